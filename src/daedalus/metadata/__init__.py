@@ -1,0 +1,1 @@
+"""Operational state: what was written, from what, and by whom. Definitions never live here."""

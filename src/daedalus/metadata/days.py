@@ -1,0 +1,196 @@
+"""Days on disk: a day is complete under its final name, or absent.
+
+A stage's folder holds `dt=YYYY-MM-DD/` folders. A day is written under a temporary name and moved in as the
+last step; replacing one moves the old aside first, and a crash between the two moves is mended by the next
+writer of that day. A file lock per day keeps two runs apart and says who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import getpass
+import json
+import os
+import shutil
+import socket
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from daedalus.errors import ExecutionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MANIFEST_NAME = "_manifest.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayManifest:
+    """What a finished day holds and what it was made from.
+
+    Attributes:
+        schema: (column, Arrow type) pairs in file order.
+        ts_min: smallest event time, ISO text in UTC; empty for a day without rows.
+        content_hash: hash of the ordered content, operational ids excluded.
+        fingerprint: the inputs as plain data (pipeline text, source snapshots, store versions ...); a day whose
+            fingerprint equals the current one is up to date.
+        files: (file name, bytes) pairs.
+        counters: rows seen and dropped on the way, by step.
+    """
+
+    day: str
+    schema: tuple[tuple[str, str], ...]
+    row_count: int
+    ts_min: str
+    ts_max: str
+    content_hash: str
+    fingerprint: dict[str, Any]
+    files: tuple[tuple[str, int], ...]
+    counters: dict[str, int] = field(default_factory=dict)
+    written_at: str = ""
+    format: int = _FORMAT
+
+    def to_json(self) -> str:
+        """Readable JSON, keys sorted."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> DayManifest:
+        """Parse what `to_json` wrote; ValueError or KeyError when it is something else."""
+        data = json.loads(text)
+        if data.get("format") != _FORMAT:
+            raise ValueError(f"manifest format {data.get('format')!r}, this version reads {_FORMAT}")
+        data["schema"] = tuple((name, kind) for name, kind in data["schema"])
+        data["files"] = tuple((name, size) for name, size in data["files"])
+        return cls(**data)
+
+
+class DayStore:
+    """The days of one stage of one service under one folder.
+
+    Args:
+        root: for example `<output_root>/<service>/skeleton`; made when the first day is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, day: dt.date) -> Path:
+        """The final folder of `day`, present or not."""
+        return self.root / f"dt={day.isoformat()}"
+
+    def days(self) -> list[dt.date]:
+        """The complete days, ascending."""
+        found = []
+        for folder in self.root.glob("dt=*"):
+            with contextlib.suppress(ValueError):
+                day = dt.date.fromisoformat(folder.name.removeprefix("dt="))
+                if self.manifest(day) is not None:
+                    found.append(day)
+        return sorted(found)
+
+    def manifest(self, day: dt.date) -> DayManifest | None:
+        """The day's manifest; None when the day is absent, or its files are not the ones it names."""
+        folder = self.path(day)
+        try:
+            manifest = DayManifest.from_json((folder / MANIFEST_NAME).read_text())
+            whole = all((folder / name).stat().st_size == size for name, size in manifest.files)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return manifest if whole else None
+
+    @contextlib.contextmanager
+    def locked(self, day: dt.date) -> Iterator[None]:
+        """Hold the day against other runs, and mend what a crashed one left.
+
+        Raises:
+            ExecutionError: another run holds the day; the message says which process on which host.
+        """
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        owner_file = locks / f"{day.isoformat()}.owner"
+        lock = FileLock(locks / f"{day.isoformat()}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            owner = _read_text(owner_file) or "another run"
+            raise ExecutionError(
+                f"this day is being written by {owner}",
+                where=str(self.path(day)),
+                hint="Wait for it, or stop it; a run that died holds nothing",
+                day=day.isoformat(),
+            ) from None
+        try:
+            owner_file.write_text(f"process {os.getpid()} of {_user()} on {socket.gethostname()}")
+            self._mend(day)
+            yield
+        finally:
+            owner_file.unlink(missing_ok=True)
+            lock.release()
+
+    def begin(self, day: dt.date) -> Path:
+        """An empty temporary folder for the day's files; the caller holds `locked(day)`."""
+        folder = self.root / f".new-dt={day.isoformat()}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def commit(self, day: dt.date, folder: Path, manifest: DayManifest) -> None:
+        """Make `folder` the day: manifest last, everything flushed, then the move.
+
+        A previous version of the day is replaced; readers see the old one or the new one.
+        """
+        stamped = asdict(manifest) | {"written_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
+        (folder / MANIFEST_NAME).write_text(DayManifest(**stamped).to_json())
+        for file in folder.iterdir():
+            _sync(file)
+        _sync(folder)
+        final = self.path(day)
+        aside = self.root / f".old-dt={day.isoformat()}-{uuid.uuid4().hex[:8]}"
+        if final.exists():
+            final.rename(aside)
+        folder.rename(final)
+        _sync(self.root)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def discard(self, folder: Path) -> None:
+        """Remove a temporary folder that will not be committed."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _mend(self, day: dt.date) -> None:
+        """Undo what a killed writer of the day left: its temporary folder, or a half-done replacement."""
+        final = self.path(day)
+        for aside in sorted(self.root.glob(f".old-dt={day.isoformat()}-*")):
+            if final.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(final)
+        for leftover in self.root.glob(f".new-dt={day.isoformat()}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
