@@ -1,0 +1,94 @@
+"""Secrets: `${ENV}` references, what looks like a secret, and how text is masked before anyone sees it.
+
+Configuration and definitions hold the reference, never the value; the value is read from the environment at
+the moment it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from daedalus.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MASK = "***"
+
+#: `${NAME}`. A project constant is `${base.name}`: its dot cannot be part of an environment name.
+ENV_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+_SECRET_NAME = re.compile(
+    r"pass(word|wd|phrase)|secret|token|credential|bearer|api_?key|access_?key|private_?key|auth_?key",
+    re.IGNORECASE,
+)
+_SECRET_VALUES = (
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
+    re.compile(r"^[a-z][a-z0-9+.-]*://[^/\s@]*:[^/\s@]+@", re.IGNORECASE),
+    re.compile(r"[?&;](password|token|secret|sig|signature|api_?key|access_?key)=[^&;\s]", re.IGNORECASE),
+    re.compile(r"\b(password|pwd|secret|token)\s*=\s*\S", re.IGNORECASE),
+    re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
+    re.compile(r"\b(ghp|gho|ghs|github_pat|glpat|xox[abprs]|sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"),
+    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\."),
+)
+_OPAQUE = re.compile(r"[A-Za-z0-9+=_-]{32,}")
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)([^/\s@]+)(@)")
+_NAMED_VALUE = re.compile(
+    r"\b([\w-]*(?:password|pwd|passphrase|secret|token|api_?key|access_?key)[\w-]*\s*=\s*)([^&;\s]+)",
+    re.IGNORECASE,
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting of this name usually holds a secret.
+
+    >>> is_secret_name("s3_secret_access_key"), is_secret_name("memory_limit")
+    (True, False)
+    """
+    return _SECRET_NAME.search(name) is not None
+
+
+def looks_like_secret(value: str) -> bool:
+    """Whether the text looks like a credential; a `${ENV}` reference does not.
+
+    >>> looks_like_secret("postgresql://me:hunter2@host/db"), looks_like_secret("postgresql://me:${PG}@host/db")
+    (True, False)
+    """
+    bare = ENV_REFERENCE.sub("", value)
+    if any(pattern.search(bare) for pattern in _SECRET_VALUES):
+        return True
+    opaque = _OPAQUE.fullmatch(bare.strip())
+    return opaque is not None and any(c.isdigit() for c in bare) and any(c.isalpha() for c in bare)
+
+
+def mask(text: str) -> str:
+    """The text with passwords in URLs and `password=...` pairs replaced; `${ENV}` references stay readable.
+
+    >>> mask("postgresql://me:hunter2@host/db password=x")
+    'postgresql://me:***@host/db password=***'
+    """
+    masked = _URL_PASSWORD.sub(
+        lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}{m[3]}", text
+    )
+    return _NAMED_VALUE.sub(lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}", masked)
+
+
+def expand_env(text: str, *, where: str, environ: Mapping[str, str] | None = None) -> str:
+    """The text with every `${ENV}` replaced; DefinitionError names a variable that is not set.
+
+    >>> expand_env("s3://${BUCKET}/x", where="", environ={"BUCKET": "b"})
+    's3://b/x'
+    """
+    env = os.environ if environ is None else environ
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in env:
+            raise DefinitionError(
+                f"environment variable {name} is not set", where=where, hint=f"export {name}=..."
+            )
+        return env[name]
+
+    return ENV_REFERENCE.sub(value, text)
