@@ -275,7 +275,7 @@ def assert_agrees(
 def float_bounds(
     spine: pa.Table, given: Any, *, history: Mapping[str, pa.Table] | None = None
 ) -> list[float] | None:
-    """How far a value may be from the exact one: `1e-12 * sum(abs(x))`, over n for a mean. None: not at all."""
+    """How far a value may be off: `1e-12 * sum(abs(x))`, over n for a mean. None: not at all."""
     spec = as_options(given)
     table = spine if spec["history_view"] is None else (history or {})[spec["history_view"]]
     if spec["operation"] not in {"sum", "mean"}:
