@@ -1,0 +1,1 @@
+"""Sources: rows read in place, by backend."""

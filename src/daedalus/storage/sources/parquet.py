@@ -1,0 +1,249 @@
+"""Parquet in place: a file, a directory (recursive, Hive keys as columns), or a glob.
+
+The footers are read once per run. They give the snapshot (sizes and footer hashes), say which files can hold
+rows of a time range, and show before any data is read that a file is corrupt or lacks a column.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import glob as globbing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from daedalus.errors import SourceError
+from daedalus.sql.identifiers import quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import duckdb
+
+    from daedalus.storage.sources.base import TickRange
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_TAIL_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParquetFile:
+    """One file as its footer describes it.
+
+    Attributes:
+        footer_hash: changes with the content, for footers hold every column chunk's offsets and statistics.
+        columns: top-level column names.
+        bounds: (column, smallest, largest) in microseconds (or the integer itself) where statistics tell.
+    """
+
+    path: str
+    size: int
+    modified_ns: int
+    footer_hash: str
+    rows: int
+    columns: tuple[str, ...]
+    bounds: tuple[tuple[str, int, int], ...]
+
+    def range_of(self, column: str) -> tuple[int | None, int | None]:
+        """Smallest and largest raw value of a column, None when unknown."""
+        for name, low, high in self.bounds:
+            if name == column:
+                return low, high
+        return None, None
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetSnapshot:
+    """The files of a source at the start of a run."""
+
+    files: tuple[ParquetFile, ...]
+    time_column: str
+    unit_us: float
+
+    def pruned(self, time_range: TickRange | None) -> tuple[ParquetFile, ...]:
+        """The files that may hold rows of the range."""
+        if time_range is None or not self.time_column:
+            return self.files
+        return tuple(file for file in self.files if time_range.touches(*self._range_us(file)))
+
+    def _range_us(self, file: ParquetFile) -> tuple[int | None, int | None]:
+        low, high = file.range_of(self.time_column)
+        if low is None or high is None:
+            return None, None
+        # One microsecond of slack covers units finer than a microsecond.
+        return int(low * self.unit_us) - 1, int(high * self.unit_us) + 1
+
+    def identity(self, time_range: TickRange | None = None) -> list[Any]:
+        """(path, size, footer hash) of each file that may hold rows of the range."""
+        return [[file.path, file.size, file.footer_hash] for file in self.pruned(time_range)]
+
+
+class ParquetSource:
+    """Rows of Parquet files, read where they are.
+
+    Args:
+        path: absolute file, directory or glob.
+        where: how messages name the source ("view feed_events (file), path").
+        time_column: the raw time column, for pruning; empty when there is none.
+        unit_us: microseconds per tick of an integer time column; 1 for timestamps.
+    """
+
+    def __init__(self, path: str, *, where: str, time_column: str = "", unit_us: float = 1.0) -> None:
+        self._path = path
+        self._where = where
+        self._time_column = time_column
+        self._unit_us = unit_us
+        self._snapshot: ParquetSnapshot | None = None
+
+    def setup(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Nothing to prepare for local files."""
+
+    def snapshot(self) -> ParquetSnapshot:
+        """The files now; remembered, so that a run reads one state."""
+        if self._snapshot is None:
+            files = tuple(self._describe(path) for path in self._list())
+            self._snapshot = ParquetSnapshot(files, self._time_column, self._unit_us)
+        return self._snapshot
+
+    def _list(self) -> list[str]:
+        path = Path(self._path)
+        if path.is_file():
+            return [self._path]
+        pattern = f"{globbing.escape(self._path)}/**/*.parquet" if path.is_dir() else self._path
+        found = sorted(name for name in globbing.glob(pattern, recursive=True) if Path(name).is_file())
+        visible = [name for name in found if not _hidden(name, self._path)]
+        if not visible:
+            state = "holds no .parquet file" if path.is_dir() else "does not exist"
+            raise SourceError(
+                f"{self._path} {state}",
+                where=self._where,
+                hint="Set source.path to a Parquet file, a directory or a glob; relative paths start at data_root",
+            )
+        return visible
+
+    def _describe(self, path: str) -> ParquetFile:
+        try:
+            status = Path(path).stat()
+            return _read_footer(path, status.st_size, status.st_mtime_ns)
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{path} cannot be read as Parquet: {error}",
+                where=self._where,
+                hint="The file is truncated, corrupt or not Parquet: restore or remove it",
+            ) from error
+
+    def verify_unchanged(self) -> None:
+        """Compare sizes and times of the snapshot's files with the disk."""
+        for file in self.snapshot().files:
+            try:
+                status = Path(file.path).stat()
+                same = (status.st_size, status.st_mtime_ns) == (file.size, file.modified_ns)
+            except OSError:
+                same = False
+            if not same:
+                raise SourceError(
+                    f"{file.path} was changed while the run was reading it",
+                    where=self._where,
+                    hint="Run again; write new files beside old ones rather than over them",
+                )
+
+    def require_columns(self, names: Iterable[str]) -> None:
+        """Refuse a file that lacks a column that the others have and the view needs."""
+        for file in self.snapshot().files:
+            for name in names:
+                if name not in file.columns and f"{name}=" not in file.path:
+                    raise SourceError(
+                        f"{file.path} has no column {name!r}",
+                        where=self._where,
+                        hint="Declare the field `optional: true`, or map it with field_mapping",
+                    )
+
+    def relation_sql(self, time_range: TickRange | None = None) -> str:
+        """`read_parquet` over the files that may hold rows of the range."""
+        files = self.snapshot().pruned(time_range) or self.snapshot().files[:1]
+        paths = ", ".join(quote_literal(file.path) for file in files)
+        # A Hive key is text until the view's declared dtype says otherwise: '007' must not become 7.
+        hive = "hive_partitioning = true, hive_types_autocast = false" if self._is_hive() else "hive_partitioning = false"
+        return f"read_parquet([{paths}], union_by_name = true, {hive})"
+
+    def _is_hive(self) -> bool:
+        base = len(Path(self._path).parts) if Path(self._path).is_dir() else 0
+        parts = Path(self.snapshot().files[0].path).parts[base:-1]
+        return any("=" in part for part in parts)
+
+    def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """Columns over all files, unified by name, Hive keys last."""
+        everything = self.relation_sql()
+        rows = connection.execute(f"DESCRIBE SELECT * FROM {everything}").fetchall()
+        return {row[0]: row[1] for row in rows}
+
+
+def _hidden(path: str, root: str) -> bool:
+    relative = Path(path).parts[len(Path(root).parts) :] if path.startswith(root) else ()
+    return any(part.startswith((".", "_")) for part in relative)
+
+
+@lru_cache(maxsize=100_000)
+def _read_footer(path: str, size: int, modified_ns: int) -> ParquetFile:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    with Path(path).open("rb") as file:
+        file.seek(max(size - _TAIL_BYTES, 0))
+        tail = file.read(_TAIL_BYTES)
+        length = int.from_bytes(tail[:4], "little")
+        if tail[4:] != b"PAR1" or length + _TAIL_BYTES > size:
+            raise ValueError("it does not end with a Parquet footer")
+        file.seek(size - _TAIL_BYTES - length)
+        footer = file.read(length + _TAIL_BYTES)
+    try:
+        metadata = pq.read_metadata(path)
+        columns = tuple(metadata.schema.to_arrow_schema().names)
+    except ArrowException as error:
+        raise ValueError(str(error)) from error
+    return ParquetFile(
+        path=path,
+        size=size,
+        modified_ns=modified_ns,
+        footer_hash=xxhash.xxh3_128(footer).hexdigest(),
+        rows=metadata.num_rows,
+        columns=columns,
+        bounds=_bounds(metadata),
+    )
+
+
+def _bounds(metadata: Any) -> tuple[tuple[str, int, int], ...]:
+    """Smallest and largest of each time-like or integer column; only where every row group knows them."""
+    found: dict[str, list[int] | None] = {}
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for index in range(row_group.num_columns):
+            column = row_group.column(index)
+            name = column.path_in_schema
+            statistics = column.statistics
+            low = high = None
+            if statistics is not None and statistics.has_min_max:
+                low, high = _as_int(statistics.min), _as_int(statistics.max)
+            elif statistics is not None and statistics.null_count == column.num_values:
+                continue
+            if low is None or high is None:
+                found[name] = None
+            elif name not in found:
+                found[name] = [low, high]
+            elif (known := found[name]) is not None:
+                found[name] = [min(known[0], low), max(known[1], high)]
+    return tuple((name, known[0], known[1]) for name, known in found.items() if known is not None)
+
+
+def _as_int(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, dt.datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
+        return (aware - _EPOCH) // dt.timedelta(microseconds=1)
+    return None
