@@ -146,7 +146,9 @@ def poison(folder: Path, target: Path, at: datetime) -> None:
 def _plane_past(sources: Sources, row: Mapping[str, Any]) -> dict[str, Any]:
     at = row["scheduled_departure"]
     # `==` with a NULL tail number keeps nothing: unknown planes share no past.
-    mine = sources.arrivals.filter(pl.col("tailnum") == row["tailnum"], pl.col("landed_at") < at)
+    mine = sources.arrivals.filter(
+        pl.col("tailnum") == pl.lit(row["tailnum"], pl.String), pl.col("landed_at") < at
+    )
     out: dict[str, Any] = {}
     for days in (1, 3, 7):
         window = mine.filter(pl.col("landed_at") >= at - timedelta(days=days))
@@ -206,7 +208,7 @@ def _weather(sources: Sources, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _attributes(sources: Sources, row: Mapping[str, Any]) -> dict[str, Any]:
-    plane = sources.planes.filter(pl.col("tailnum") == row["tailnum"])
+    plane = sources.planes.filter(pl.col("tailnum") == pl.lit(row["tailnum"], pl.String))
     airport = sources.airports.filter(pl.col("faa") == row["dest"])
     known = plane.row(0, named=True) if plane.height else {}
     place = airport.row(0, named=True) if airport.height else {}
