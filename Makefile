@@ -1,0 +1,45 @@
+# Daedalus. `make` lists the targets; each sets up what it needs.
+.DEFAULT_GOAL := help
+SHELL := bash
+BIN := .venv/bin
+WORKERS ?= 2
+
+.PHONY: help setup demo test test-fast lint check bench pins clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## make .venv with the pinned requirements; only Python 3.11+ and pip are needed
+	@scripts/setup.sh
+
+demo: setup ## seed a small world into demo/, train on it, show what came out
+	@$(BIN)/daeda demo demo
+
+test: setup ## every test, with coverage
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
+
+test-fast: setup ## the quick, hermetic tests
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+
+lint: setup ## format, rules, types, layers; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## what continuous integration runs
+
+bench: setup ## every benchmark; prints ratios, asserts nothing
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+PIN := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
+
+pins: setup ## compile requirements/*.txt anew; UPGRADE=1 moves to the newest versions
+	$(PIN) $(if $(UPGRADE),--upgrade) -o requirements/core.txt
+	$(PIN) $(if $(UPGRADE),--upgrade) --group dev -o requirements/dev.txt
+	@! grep -nE '://|index|find-links|^/' requirements/*.txt
+
+clean: ## remove caches, builds and what the demo wrote; keeps .venv
+	rm -rf demo build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
