@@ -203,7 +203,10 @@ def _check_names(key: str, value: object) -> Iterator[_Problem]:
 def _check_choices(values: Mapping[str, Any]) -> Iterator[_Problem]:
     operation = values.get("operation")
     if "operation" in values and operation not in list(Operation):
-        yield f"unknown operation {operation!r}", did_you_mean(str(operation), list(Operation))
+        yield (
+            f"unknown operation {operation!r}",
+            did_you_mean(str(operation), [str(known) for known in Operation]),
+        )
     unit = values.get("timestamp_unit")
     if "timestamp_unit" in values and not (isinstance(unit, str) and unit in TICKS_PER_SECOND):
         yield f"unknown timestamp_unit {unit!r}", "Use s, ms, us or ns"
@@ -227,9 +230,9 @@ def _check_numbers(values: Mapping[str, Any]) -> Iterator[_Problem]:
         yield f"delay_seconds is {delay!r}, not a number", ""
     elif delay < 0:
         yield f"delay_seconds is {delay}, but must be at least 0", ""
-    window = values.get("window_days")
     if "window_days" not in values:
         return
+    window = values["window_days"]
     if not _is_number(window):
         yield f"window_days is {window!r}, not a number", "Leave it out for the whole past"
     elif window < 0 or (window == 0 and values.get("include_current") is not True):

@@ -1,0 +1,200 @@
+"""`aggregate_pit_table`: every spine row with what its entity's past amounts to, by one of three engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from daedalus.catalog.aggregation import AggregationSpec
+from daedalus.compute.checks import check_specs, output_field
+from daedalus.compute.conditions import Session, condition_fragment
+from daedalus.compute.finders import DuckDBFinder, KernelFinder, PolarsFinder
+from daedalus.compute.operations import compute_column
+from daedalus.compute.view import View
+from daedalus.compute.workspace import Workspace
+from daedalus.errors import DefinitionError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from daedalus.compute.layout import Finder
+
+Spec = AggregationSpec | Mapping[str, Any]
+
+
+class Engine(StrEnum):
+    """What sorts the history and finds the windows' ends. All give the same table; they differ in speed."""
+
+    DUCKDB = "duckdb"
+    POLARS = "polars"
+    KERNEL = "kernel"
+
+
+class AggregatePitTable(Protocol):
+    """The call that `get_aggregate_pit_table` returns."""
+
+    def __call__(
+        self,
+        spine: pa.Table,
+        specs: Iterable[Spec],
+        *,
+        history: Mapping[str, pa.Table] | None = None,
+        duckdb_config: Mapping[str, Any] | None = None,
+    ) -> pa.Table:
+        """See `aggregate_pit_table`."""
+
+
+def get_aggregate_pit_table(engine: Engine | str) -> AggregatePitTable:
+    """The aggregation on one engine, named or as an `Engine`.
+
+    Raises:
+        DefinitionError: there is no such engine.
+
+    Example:
+        >>> get_aggregate_pit_table("duckdb")(pa.table({"user_id": [1], "event_timestamp": [0]}), []).num_rows
+        1
+    """
+    if engine not in list(Engine):
+        raise DefinitionError(
+            f"unknown engine {str(engine)!r}",
+            where="compute.engine",
+            hint=did_you_mean(str(engine), [str(known) for known in Engine]),
+        )
+    return partial(_aggregate, Engine(engine))
+
+
+def aggregate_pit_table(
+    spine: pa.Table,
+    specs: Iterable[Spec],
+    *,
+    history: Mapping[str, pa.Table] | None = None,
+    duckdb_config: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    """Every spine row with what each spec makes of the rows its entity had before it.
+
+    Args:
+        spine: (n, *) table, in any order; it is its own history unless a spec names a `history_view`.
+        specs: `AggregationSpec`s, or mappings with the same keys as in YAML.
+        history: the table of each `history_view`.
+        duckdb_config: forwarded to `duckdb.connect(config=...)`.
+
+    Returns:
+        The spine's rows, order, columns and schema metadata, plus one column per spec, in their order. Lists
+        are `list<item: T>`, oldest value first; T and every value are kept exactly.
+
+    Semantics:
+        A row at time t sees rows of its group at `t - window <= u < t`: never its own instant, unless
+        `include_current`. NULL keys, times and values are nowhere seen. `max_items` keeps the newest rows
+        after every filter. No eligible row gives `[]` or 0 for lists and counts, else NULL.
+
+    Raises:
+        DefinitionError: a spec does not fit the tables; names every misfit and its mend.
+        ExecutionError: a condition fails on a row, an integer sum leaves int64, or a list column is too long.
+
+    Example:
+        >>> hour = 3_600_000
+        >>> spine = pa.table({
+        ...     "user_id": [1] * 7,
+        ...     "event_timestamp": [0, hour, hour, 2 * hour, 3 * hour, 24 * hour, 51 * hour // 2],
+        ...     "event": ["like_click", "like_click", "view", "like_click", "view", "view", "view"],
+        ...     "artwork_id": [7, 8, 7, 9, 9, 5, 5],
+        ... })
+        >>> spec = {
+        ...     "name": "liked", "group_by": ["user_id"], "value_column": "artwork_id", "operation": "list",
+        ...     "window_days": 1, "condition": "hist.event = 'like_click'", "max_items": 2,
+        ...     "exclude_self": True,
+        ... }
+        >>> aggregate_pit_table(spine, [spec])["liked"].to_pylist()
+        [[], [7], [], [7, 8], [7, 8], [8, 9], [9]]
+    """
+    return _aggregate(DEFAULT_ENGINE, spine, specs, history=history, duckdb_config=duckdb_config)
+
+
+#: The engine of `aggregate_pit_table`; the fastest, as benchmarks/rolling.py measures.
+DEFAULT_ENGINE = Engine.KERNEL
+
+
+def aggregate_relations(
+    spine: pa.Table,
+    specs: Iterable[Spec],
+    *,
+    histories: Mapping[str | None, pa.Table],
+    row_number: str | None = None,
+    engine: Engine | str = DEFAULT_ENGINE,
+    duckdb_config: Mapping[str, Any] | None = None,
+) -> list[pa.Array]:
+    """One array per spec, for a spine whose history is another, longer table.
+
+    For pipelines, where the spine holds one day's rows (or a chunk of them) and its history the days before.
+
+    Args:
+        spine: the rows to compute values for: groups, time and, for `exclude_self`, values.
+        specs: as in `aggregate_pit_table`.
+        histories: the table of each `history_view`, and under None the history of specs that name none.
+        row_number: an integer column of the histories that orders rows of one instant; a history without it
+            is ordered by position.
+        engine: which engine.
+        duckdb_config: as in `aggregate_pit_table`.
+    """
+    checked = _checked(specs)
+    engine = Engine(engine)
+    schemas = {name: table.schema for name, table in histories.items()}
+    check_specs(spine.schema, checked, schemas)
+    for spec in checked:
+        condition_fragment(spec, schemas[spec.history_view])
+    session = Session(duckdb_config)
+    try:
+        workspace = Workspace(
+            spine, histories, finder=_finder(engine, session), session=session, row_number=row_number
+        )
+        return [compute_column(View(spec, workspace)) for spec in checked]
+    finally:
+        session.close()
+
+
+def _aggregate(
+    engine: Engine,
+    spine: pa.Table,
+    specs: Iterable[Spec],
+    *,
+    history: Mapping[str, pa.Table] | None = None,
+    duckdb_config: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    checked = _checked(specs)
+    histories: dict[str | None, pa.Table] = {None: spine}
+    histories.update(history or {})
+    arrays = aggregate_relations(
+        spine, checked, histories=histories, engine=engine, duckdb_config=duckdb_config
+    )
+    return _with_columns(spine, checked, arrays, histories)
+
+
+def _checked(specs: Iterable[Spec]) -> list[AggregationSpec]:
+    return [
+        spec if isinstance(spec, AggregationSpec) else AggregationSpec.from_mapping(spec) for spec in specs
+    ]
+
+
+def _with_columns(
+    spine: pa.Table,
+    specs: Sequence[AggregationSpec],
+    arrays: Sequence[pa.Array],
+    histories: Mapping[str | None, pa.Table],
+) -> pa.Table:
+    added = [output_field(spec, histories[spec.history_view].schema) for spec in specs]
+    schema = pa.schema([*spine.schema, *added], metadata=spine.schema.metadata)
+    return pa.Table.from_arrays([*spine.columns, *arrays], schema=schema)
+
+
+def _finder(engine: Engine, session: Session) -> Finder:
+    match engine:
+        case Engine.DUCKDB:
+            return DuckDBFinder(session)
+        case Engine.POLARS:
+            return PolarsFinder()
+        case Engine.KERNEL:
+            return KernelFinder()

@@ -1,0 +1,137 @@
+"""Operations whose value is a list: positions first, then one gather into a list column."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from daedalus.compute import columns
+from daedalus.errors import ExecutionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daedalus.compute.view import View
+
+MAX_ITEMS_PER_COLUMN = 2**31 - 1
+
+
+def collect(view: View) -> pa.Array:
+    """The eligible values of every spine row, oldest first."""
+    source = _kept_values(view)
+    if view.own is None:
+        return _contiguous(view, source)
+    return _without_own(view, source)
+
+
+def _kept_values(view: View) -> NDArray[Any]:
+    """What the gather copies: the kept values' bits where they have a fixed width, else their rows."""
+    raw = columns.fixed_width_view(view.values())
+    rows = view.selection.rows
+    return rows if raw is None else view.memo("bits", lambda: raw[rows])
+
+
+def _contiguous(view: View, source: NDArray[Any]) -> pa.Array:
+    from daedalus.compute import _kernels
+
+    low, high = view.ends.low, view.ends.high
+    lengths = np.minimum(high - low, np.int32(view.limit))
+    offsets = _offsets(view, lengths)
+    out = np.empty(offsets[-1], source.dtype)
+    _kernels.copy_slices(source, high - lengths, offsets, out)
+    return _list_array(view, offsets, out)
+
+
+def _without_own(view: View, source: NDArray[Any]) -> pa.Array:
+    from daedalus.compute import _kernels
+
+    low, high = view.ends.low, view.ends.high
+    keys, jump = view.keys(), view.jump()
+    own, has_own = view.own_arrays()
+    lengths, exact = np.empty(view.size, np.int32), np.empty(view.size, np.bool_)
+    _kernels.count_others(keys, jump, low, high, own, has_own, view.limit, lengths, exact)
+    offsets = _offsets(view, lengths)
+    out = np.empty(offsets[-1], source.dtype)
+    _kernels.copy_others(source, keys, jump, high, own, exact, offsets, out)
+    return _list_array(view, offsets, out)
+
+
+def _offsets(view: View, lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+    total = int(lengths.sum(dtype=np.int64))
+    if total > MAX_ITEMS_PER_COLUMN:
+        raise ExecutionError(
+            f"the lists hold {total} values, more than the {MAX_ITEMS_PER_COLUMN} of one Arrow list column",
+            where=view.spec.where,
+            hint="Set max_items, shorten the window, or aggregate fewer rows at a time",
+        )
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _list_array(view: View, offsets: NDArray[np.int32], gathered: NDArray[Any]) -> pa.Array:
+    """The list column over gathered bits or rows."""
+    values = view.values()
+    if columns.fixed_width_view(values) is not None:
+        data = pa.py_buffer(gathered)
+        items = pa.Array.from_buffers(values.type, len(gathered), [None, data])
+    else:
+        items = take(view, values, gathered)
+    return as_lists(items, offsets)
+
+
+def take(view: View, values: pa.Array, rows: NDArray[Any]) -> pa.Array:
+    """The values at these rows."""
+    try:
+        return values.take(pa.array(rows))
+    except pa.ArrowException as exc:
+        raise ExecutionError(
+            f"the values do not fit in one Arrow column: {exc}",
+            where=view.spec.where,
+            hint="Cast the value column to its large type, set max_items, or aggregate fewer rows at a time",
+        ) from exc
+
+
+def as_lists(items: pa.Array, offsets: NDArray[np.int32]) -> pa.Array:
+    """A `list<item>` column from its items and offsets."""
+    kind = pa.list_(pa.field("item", items.type))
+    return pa.ListArray.from_arrays(pa.array(offsets), items, type=kind)
+
+
+def flatten_distinct(view: View) -> pa.Array:
+    """The most recently seen distinct elements of every spine row's lists, oldest first."""
+    from daedalus.compute import _kernels
+
+    elements, first, flat = view.memo("elements", lambda: _elements(view))
+    begin, lengths = np.zeros(view.size, np.int64), np.zeros(view.size, np.int32)
+    found = _kernels.recent_distinct(
+        elements,
+        first,
+        view.selection.start,
+        view.layout.spine_order,
+        view.layout.spine.group,
+        view.ends.low,
+        view.ends.high,
+        view.limit,
+        lengths,
+        begin,
+    )
+    offsets = _offsets(view, lengths)
+    places = np.empty(offsets[-1], np.int64)
+    _kernels.copy_slices(found, begin, offsets, places)
+    return as_lists(take(view, flat, places), offsets)
+
+
+def _elements(view: View) -> tuple[NDArray[np.int32], NDArray[np.int64], pa.Array]:
+    """The kept lists' elements in order: their dense numbers, where each list begins, the values."""
+    lists = view.values().take(pa.array(view.selection.rows))
+    kept = lists.cast(pa.large_list(lists.type.value_type))
+    flat = kept.flatten()
+    lengths = pc.list_value_length(kept).to_numpy(zero_copy_only=False)
+    first = np.zeros(len(kept) + 1, np.int64)
+    np.cumsum(lengths, out=first[1:])
+    numbers, _ = columns.dense_numbers([[flat]])
+    return numbers[0], first, flat
