@@ -33,7 +33,8 @@ _SECRET_VALUES = (
     re.compile(r"\b(ghp|gho|ghs|github_pat|glpat|xox[abprs]|sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"),
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\."),
 )
-_OPAQUE = re.compile(r"[A-Za-z0-9+=_-]{32,}")
+#: Names and paths are words between separators; keys and tokens are one long run of letters and digits.
+_OPAQUE = re.compile(r"[A-Za-z0-9+=]{24,}")
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)([^/\s@]+)(@)")
 _NAMED_VALUE = re.compile(
     r"\b([\w-]*(?:password|pwd|passphrase|secret|token|api_?key|access_?key)[\w-]*\s*=\s*)([^&;\s]+)",
@@ -59,8 +60,8 @@ def looks_like_secret(value: str) -> bool:
     bare = ENV_REFERENCE.sub("", value)
     if any(pattern.search(bare) for pattern in _SECRET_VALUES):
         return True
-    opaque = _OPAQUE.fullmatch(bare.strip())
-    return opaque is not None and any(c.isdigit() for c in bare) and any(c.isalpha() for c in bare)
+    runs = _OPAQUE.findall(bare)
+    return any(any(c.isdigit() for c in run) and any(c.isalpha() for c in run) for run in runs)
 
 
 def mask(text: str) -> str:

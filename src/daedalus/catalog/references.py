@@ -22,7 +22,11 @@ Path = tuple[str | int, ...]
 
 
 def expand_references(
-    tree: Any, constants: Mapping[str, Any], *, locate: Callable[[Path], str]
+    tree: Any,
+    constants: Mapping[str, Any],
+    *,
+    locate: Callable[[Path], str],
+    on_splice: Callable[[Path], None] = lambda _: None,
 ) -> tuple[Any, list[DefinitionError]]:
     """A copy of a YAML tree with its references replaced, and a problem for each unknown one.
 
@@ -30,6 +34,7 @@ def expand_references(
         tree: what the YAML reader returned.
         constants: the values of `base.yaml`.
         locate: says where a path of the tree stands, for messages.
+        on_splice: called with the path of each list whose items moved because a constant was spliced in.
 
     >>> tree = {"max_items": "${base.n}", "names": ["a", "${base.more}"]}
     >>> expand_references(tree, {"n": 32, "more": ["b", "c"]}, locate=str)
@@ -57,8 +62,11 @@ def expand_references(
         out: list[Any] = []
         for index, value in enumerate(values):
             new = walk(value, (*path, index))
-            spliced = isinstance(value, str) and isinstance(new, list)
-            out.extend(new if spliced else [new])
+            if isinstance(value, str) and isinstance(new, list):
+                on_splice(path)
+                out.extend(new)
+            else:
+                out.append(new)
         return out
 
     def walk(node: Any, path: Path) -> Any:

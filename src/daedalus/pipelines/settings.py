@@ -147,10 +147,13 @@ class TrainingRunConfig:
 
     def duckdb_settings(self) -> dict[str, str]:
         """`compute.duckdb_config` as `duckdb.connect(config=...)` takes it, `${ENV}` resolved."""
-        return {
+        settings = {
             key: expand_env(value, where=f"compute.duckdb_config.{key}")
             for key, value in self.compute.duckdb_config
         }
+        if "temp_directory" in settings:
+            settings["temp_directory"] = self.project_path(settings["temp_directory"])
+        return settings
 
     def store(self, name: str) -> EmbeddingStoreConfig:
         """The embedding store of that name."""

@@ -1,18 +1,17 @@
-"""One configuration layer (a file, the environment, the flags) and how its problems are located."""
+"""One configuration layer (a file, the environment, the flags) and where its values stand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from daedalus.catalog.yaml_reader import Document, path_text, read_yaml
 from daedalus.errors import DefinitionError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TreePath = tuple[str | int, ...]
+Steps = tuple[str | int, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,88 +20,46 @@ class Layer:
 
     Attributes:
         label: the file relative to the project, or how a person names the source.
-        lines: the line of each path in the tree; empty for sources that are not files.
+        document: the file's lines; None for a source that is no file.
     """
 
     label: str
     data: dict[str, Any]
-    lines: dict[TreePath, int] = field(default_factory=dict)
+    document: Document | None = None
     path: Path | None = None
 
-    def holds(self, path: TreePath) -> bool:
-        """Whether this layer says something at the path."""
+    def holds(self, steps: Steps) -> bool:
+        """Whether this layer says something there."""
         node: Any = self.data
         try:
-            for part in path:
-                node = node[part]
+            for step in steps:
+                node = node[step]
         except (KeyError, IndexError, TypeError):
             return False
         return True
 
-    def locate(self, path: TreePath) -> str:
+    def locate(self, steps: Steps) -> str:
         """`config/base.yaml:3, $.compute.engine`."""
-        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
-        place = f"{self.label}:{line}" if line else self.label
-        return f"{place}, {dollar(path)}" if path else place
+        return self.document.locate(steps) if self.document else f"{self.label}, {path_text(steps)}"
 
-
-def dollar(path: TreePath) -> str:
-    """The path as text.
-
-    >>> dollar(("stores", 0, "name"))
-    '$.stores[0].name'
-    """
-    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    def forget(self, steps: Steps) -> None:
+        """Items of this list no longer stand where they were written."""
+        if self.document:
+            self.document.forget(steps)
 
 
 def read_layer(path: Path, label: str) -> tuple[Layer, list[DefinitionError]]:
-    """The file as a layer, with a problem for each duplicate key; not YAML or not a mapping raises."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DefinitionError("the file does not exist", where=label) from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DefinitionError(f"the file cannot be read: {exc}", where=label) from exc
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark
-        place = f"{label}:{mark.line + 1}" if mark else label
-        raise DefinitionError(f"not valid YAML: {exc.problem}", where=place) from exc
-    except yaml.YAMLError as exc:
-        raise DefinitionError(f"not valid YAML: {exc}", where=label) from exc
-    if data is None:
-        return Layer(label=label, data={}, path=path), []
-    if not isinstance(data, dict):
-        raise DefinitionError("expected a mapping of keys to values", where=f"{label}:1")
-    layer = Layer(label=label, data=data, path=path)
-    problems: list[DefinitionError] = []
-    _index(root, (), layer, problems)
+    """The file as a layer, and what is wrong with it; a file of comments alone says nothing."""
+    document = read_yaml(path, file=label)
+    problems = list(document.problems)
+    if [problem.what for problem in problems] == ["the file is empty"]:
+        problems = []
+    tree = document.tree
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        problems.append(DefinitionError("expected a mapping of keys to values", where=document.locate(())))
+        tree = {}
     # `key:` with nothing after it takes the default, as if the line were not there.
-    layer.data = {key: value for key, value in data.items() if value is not None}
-    return layer, problems
-
-
-def _index(node: yaml.Node | None, path: TreePath, layer: Layer, problems: list[DefinitionError]) -> None:
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            layer.lines[(*path, index)] = item.start_mark.line + 1
-            _index(item, (*path, index), layer, problems)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: dict[str, int] = {}
-    for key, value in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in seen:
-            problems.append(
-                DefinitionError(
-                    f"duplicate key {name!r}, first given on line {seen[name]}",
-                    where=f"{layer.label}:{line}, {dollar((*path, name))}",
-                    hint="Keep one of the two.",
-                )
-            )
-            continue
-        seen[name] = line
-        layer.lines[(*path, name)] = line
-        _index(value, (*path, name), layer, problems)
+    data = {key: value for key, value in tree.items() if value is not None}
+    return Layer(label=label, data=data, document=document, path=path), problems

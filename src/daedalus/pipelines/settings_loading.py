@@ -65,7 +65,9 @@ def load(
     layers = [flags, environment, *files, operator]
     constants = _constants(layers, problems)
     for layer in files:
-        layer.data, unknown = expand_references(layer.data, constants, locate=layer.locate)
+        layer.data, unknown = expand_references(
+            layer.data, constants, locate=layer.locate, on_splice=layer.forget
+        )
         problems.extend(unknown)
     settings: TrainingSettings | None = None
     try:
@@ -103,11 +105,7 @@ def _read_files(
             if default == RUNTIME_FILE:
                 notices.append(f"{default} does not exist: the documented defaults apply")
             continue
-        try:
-            layer, found = read_layer(path, _label(path, project_root))
-        except DefinitionError as exc:
-            problems.append(exc)
-            continue
+        layer, found = read_layer(path, _label(path, project_root))
         problems.extend(found)
         if keys_check is not None:
             problems.extend(keys_check(layer))

@@ -123,7 +123,7 @@ class ProjectConstants(BaseSettings):
 class TrainingSettings(ProjectConstants):
     """Every key of the three files."""
 
-    model_config = SettingsConfigDict(extra="forbid", yaml_file=(BASE_FILE, RUNTIME_FILE, AGGREGATIONS_FILE))
+    model_config = SettingsConfigDict(extra="forbid")
 
     data_root: Name | None = None
     feed_start: Month = "202602"

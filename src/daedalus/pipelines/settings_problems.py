@@ -21,7 +21,7 @@ from daedalus.secrets import is_secret_name, looks_like_secret
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from daedalus.pipelines.settings_layers import Layer, TreePath
+    from daedalus.pipelines.settings_layers import Layer, Steps
 
 _KEYS = frozenset(TrainingSettings.model_fields)
 _SENTENCES = {
@@ -41,7 +41,7 @@ _SENTENCES = {
 }
 
 
-def locate(layers: Sequence[Layer], path: TreePath) -> str:
+def locate(layers: Sequence[Layer], path: Steps) -> str:
     """Where the strongest layer that says something at the path (or nearest above it) says it."""
     for length in range(len(path), 0, -1):
         for layer in layers:
@@ -50,7 +50,7 @@ def locate(layers: Sequence[Layer], path: TreePath) -> str:
     return ", ".join(part for part in (BASE_FILE, ".".join(map(str, path))) if part)
 
 
-def _place(layer: Layer, path: TreePath) -> str:
+def _place(layer: Layer, path: Steps) -> str:
     if layer.label == "flag":
         return "--" + "-".join(map(str, path)).replace("_", "-")
     if layer.label == "environment":
@@ -80,7 +80,7 @@ def validation(exc: ValidationError, layers: Sequence[Layer]) -> list[Definition
     """One problem for each of pydantic's, in the order of the files."""
     found: dict[str, DefinitionError] = {}
     for error in exc.errors(include_url=False):
-        path: TreePath = error["loc"]
+        path: Steps = error["loc"]
         if isinstance(error.get("input"), str) and "${base." in error["input"]:
             continue  # an unknown constant, which is reported as such
         problem = _problem(path, error["type"], error["msg"], error.get("input"), layers)
@@ -89,7 +89,7 @@ def validation(exc: ValidationError, layers: Sequence[Layer]) -> list[Definition
     return list(found.values())
 
 
-def _problem(path: TreePath, kind: str, message: str, value: Any, layers: Sequence[Layer]) -> DefinitionError:
+def _problem(path: Steps, kind: str, message: str, value: Any, layers: Sequence[Layer]) -> DefinitionError:
     if kind == "extra_forbidden":
         return DefinitionError(
             f"unknown key {path[-1]!r}",
@@ -101,15 +101,13 @@ def _problem(path: TreePath, kind: str, message: str, value: Any, layers: Sequen
     if path and path[0] == "constants":
         path, kind, message = path[:2], "", "expected a number, text, or a list of one of them"
     sentence = _SENTENCES.get(kind) or message.removeprefix("Value error, ")
+    sentence = sentence[:1].lower() + sentence[1:]
     shown = "" if isinstance(value, dict | list | bool) or value is None else f", found {value!r}"
     hidden = bool(path) and (is_secret_name(str(path[-1])) or looks_like_secret(str(value)))
-    if kind == "literal_error" and isinstance(value, str):
-        shown = f", found {value!r}"
-        sentence = sentence[:1].lower() + sentence[1:]
     return DefinitionError(sentence + ("" if hidden else shown), where=locate(layers, path))
 
 
-def _known_keys(path: TreePath) -> Iterable[str]:
+def _known_keys(path: Steps) -> Iterable[str]:
     model: type[BaseModel] = TrainingSettings
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
@@ -131,7 +129,7 @@ def cross_checks(settings: TrainingSettings, layers: Sequence[Layer]) -> list[De
     """What only several keys together can show."""
     problems: list[DefinitionError] = []
 
-    def add(path: TreePath, what: str, hint: str = "") -> None:
+    def add(path: Steps, what: str, hint: str = "") -> None:
         problems.append(DefinitionError(what, where=locate(layers, path), hint=hint))
 
     if settings.feed_start > settings.feed_end:
@@ -213,7 +211,7 @@ def environment_notices(environ: Mapping[str, str]) -> list[str]:
     """A notice for each `DAEDALUS_...` variable that is nearly, but not quite, the name of a setting.
 
     >>> environment_notices({"DAEDALUS_DAY_WORKER": "4", "DAEDALUS_DAY_WORKERS": "4", "DAEDALUS_PG": "x"})
-    ["environment DAEDALUS_DAY_WORKER has no effect. Did you mean DAEDALUS_DAY_WORKERS?"]
+    ['environment DAEDALUS_DAY_WORKER has no effect. Did you mean DAEDALUS_DAY_WORKERS?']
     """
     known = {ENV_PREFIX + key.upper() for key in _KEYS}
     notices = []

@@ -1,0 +1,113 @@
+"""The entry point: build the commands, run one, turn whatever happens into an exit code.
+
+Exit codes: 0 done; 1 the work failed; 2 the command or the definitions are wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from daedalus.cli import config, demo, init, pipeline, services, views
+from daedalus.cli.render import print_error, print_plain_error, wants_json
+from daedalus.errors import CompileError, DaedalusError, DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_EPILOG = (
+    "Runs in a project's folder: feature_views/, feature_services/ and config/ are read from the "
+    "working directory. Exit codes: 0 done, 1 the work failed, 2 the command or the definitions are "
+    "wrong, 130 interrupted."
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from daedalus import __version__
+
+        sys.stdout.write(f"daeda {__version__}\n")
+        raise typer.Exit
+
+
+def build_app() -> typer.Typer:
+    """The whole command tree; importing a command imports no engine."""
+    # Plain help: rich's help formatter alone costs more than the start-up budget.
+    app = typer.Typer(
+        name="daeda",
+        help="Point-in-time-correct training sets from YAML feature definitions.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
+        ] = False,
+    ) -> None:
+        pass
+
+    app.command("init")(init.init)
+    app.command("demo")(demo.demo)
+    app.add_typer(pipeline.app, name="pipeline")
+    app.add_typer(views.app, name="view")
+    app.add_typer(services.app, name="service")
+    app.add_typer(config.app, name="config")
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit code is the result."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = wants_json(args)
+    try:
+        result = build_app()(args, prog_name="daeda", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) went away; python would complain once more while closing the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (KeyboardInterrupt, Abort):
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except TyperException as error:
+        return _usage(error, as_json=as_json)
+    except DaedalusError as error:
+        print_error(error, as_json=as_json)
+        return USAGE if isinstance(error, DefinitionError | CompileError) else FAILED
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
+        return _unexpected(error, as_json=as_json)
+    return result if isinstance(result, int) else OK
+
+
+def _usage(error: TyperException, *, as_json: bool) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(error.format_message().rstrip() + "\n")
+        return USAGE
+    command = context.command_path if context is not None else "daeda"
+    print_plain_error("UsageError", error.format_message(), as_json=as_json, hint=f"Try '{command} --help'.")
+    return USAGE
+
+
+def _unexpected(error: Exception, *, as_json: bool) -> int:
+    from daedalus.cli.crash import write_log
+
+    path = write_log(error)
+    message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+    print_plain_error("unexpected error", message, as_json=as_json, hint=f"The traceback is in {path}")
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

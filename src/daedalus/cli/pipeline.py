@@ -1,0 +1,183 @@
+"""`daeda pipeline`: compile a service, explain what would run, train."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from daedalus.platform import RunOptions
+
+app = typer.Typer(
+    help="Compile, explain and run the pipeline of a service.", no_args_is_help=True, rich_markup_mode=None
+)
+
+ServiceArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="SERVICE", help="The service; left out, default_service of `daeda config`."),
+]
+RuntimeOption = Annotated[
+    Path | None, typer.Option("--runtime-config-path", help="In place of config/training/runtime.yaml.")
+]
+AggregationOption = Annotated[
+    Path | None,
+    typer.Option("--aggregation-config-path", help="In place of config/training/aggregations.yaml."),
+]
+
+
+def service_or_default(service: str | None) -> str:
+    """The service that was named, or the operator's default."""
+    from daedalus.operator_config import effective_config
+
+    return service or effective_config()["default_service"]
+
+
+def parse_day(text: str) -> date:
+    """A `YYYY-MM-DD`; anything else is wrong usage."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected YYYY-MM-DD, got {text!r}", param_hint="--target-date") from None
+
+
+def _options(runtime: Path | None, aggregation: Path | None, **flags: Any) -> RunOptions:
+    from daedalus.platform import RunOptions
+
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    return RunOptions(runtime_path=runtime, aggregation_path=aggregation, overrides=overrides)
+
+
+@app.command("compile")
+def compile_service(
+    *,
+    service: ServiceArgument = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", help="Where to write; by default config/pipelines.")
+    ] = None,
+    no_write: Annotated[bool, typer.Option("--no-write", help="Only print; write nothing.")] = False,
+    runtime_config_path: RuntimeOption = None,
+    aggregation_config_path: AggregationOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Compile a service to an editable YAML.
+
+    Writes config/pipelines/SERVICE.generated.yaml and prints it. A hand-edited SERVICE.yaml beside it is what
+    `train` runs.
+    """
+    from daedalus.platform import PlatformRegistry
+
+    compiled = PlatformRegistry.open().compile(
+        service_or_default(service),
+        options=_options(runtime_config_path, aggregation_config_path),
+        write=not no_write,
+        output_dir=output_dir,
+    )
+    if output is Format.JSON:
+        print_json(
+            {
+                "service": compiled.service,
+                "path": None if compiled.path is None else str(compiled.path),
+                "edited": None if compiled.edited is None else str(compiled.edited),
+                "notices": list(compiled.notices),
+                "pipeline": compiled.pipeline.to_yaml_dict(),
+            }
+        )
+        return
+    sys.stdout.write(compiled.yaml)
+    if compiled.path is not None:
+        notices([f"wrote {compiled.path}"])
+    if compiled.edited is not None:
+        notices([f"{compiled.edited} takes precedence over what was compiled"])
+    notices(compiled.notices)
+
+
+@app.command("explain")
+def explain(
+    *,
+    service: ServiceArgument = None,
+    target_date: Annotated[
+        str | None, typer.Option("--target-date", metavar="YYYY-MM-DD", help="Fill in the SQL of this day.")
+    ] = None,
+    runtime_config_path: RuntimeOption = None,
+    aggregation_config_path: AggregationOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show what would run.
+
+    Every operator with its engine, inputs, columns and SQL.
+    """
+    from daedalus.platform import PlatformRegistry
+
+    explanation = PlatformRegistry.open().explain(
+        service_or_default(service),
+        target_date=None if target_date is None else parse_day(target_date),
+        options=_options(runtime_config_path, aggregation_config_path),
+    )
+    if output is Format.JSON:
+        print_json(explanation.to_dict())
+    else:
+        say(explanation.to_text())
+
+
+@app.command("train")
+def train(
+    *,
+    service: ServiceArgument = None,
+    target_date: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target-date", metavar="YYYY-MM-DD", help="Only this day; may be repeated. Default: every day."
+        ),
+    ] = None,
+    skeleton_only: Annotated[bool, typer.Option("--skeleton-only", help="Only the SQL stage.")] = False,
+    enrich_only: Annotated[
+        bool, typer.Option("--enrich-only", help="Only the embeddings, on the skeleton that is there.")
+    ] = False,
+    runtime_config_path: RuntimeOption = None,
+    aggregation_config_path: AggregationOption = None,
+    output_root: Annotated[
+        str | None, typer.Option("--output-root", help="Where to write; relative to the working directory.")
+    ] = None,
+    day_workers: Annotated[
+        int | None, typer.Option("--day-workers", min=1, help="Days run at a time.")
+    ] = None,
+    ray_num_cpus: Annotated[
+        int | None, typer.Option("--ray-num-cpus", min=1, help="CPUs of the local Ray session.")
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option("--ray-address", help="A running Ray cluster.")] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Compile, run the skeleton, then enrich.
+
+    The one way to make training data. Days that are up to date are kept.
+    """
+    if skeleton_only and enrich_only:
+        raise typer.BadParameter("choose one of the two", param_hint="--skeleton-only / --enrich-only")
+    from daedalus.cli.training import run_training
+
+    report = run_training(
+        service_or_default(service),
+        target_dates=[parse_day(text) for text in target_date or []],
+        stages="skeleton" if skeleton_only else "enrich" if enrich_only else "all",
+        options=_options(
+            runtime_config_path,
+            aggregation_config_path,
+            output_root=output_root,
+            day_workers=day_workers,
+            ray_num_cpus=ray_num_cpus,
+            ray_address=ray_address,
+        ),
+    )
+    if output is Format.JSON:
+        print_json(report)
+        return
+    columns = ("day", "stage", "state", "rows", "reason")
+    print_table(columns, [[day.get(column) for column in columns] for day in report["days"]])
+    say(f"output: {report['output_path']}")
+    notices(report["notices"])

@@ -1,0 +1,140 @@
+"""How results and errors look: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import Console
+
+    from daedalus.errors import DaedalusError
+
+#: Tables that go to a file or a pipe are not cut to a screen nobody looks at.
+_PIPE_WIDTH = 240
+
+
+class Format(StrEnum):
+    """What a command writes to standard output."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="table for people, json for programs.", show_default=True)
+]
+
+
+def wants_json(args: Sequence[str]) -> bool:
+    """Whether the arguments ask for JSON; needed before (and when) they do not parse."""
+    return "--format=json" in args or ("--format", "json") in pairwise(args)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console; wide when its stream is not a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(file=stream, width=width, soft_wrap=False, highlight=False, markup=False, emoji=False)
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
+    """Rows under headings; an empty cell for None."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell_text(value)) for value in row))
+    console().print(table)
+
+
+def print_mapping(data: Mapping[str, object]) -> None:
+    """Keys and values, one per line."""
+    print_table(("key", "value"), data.items())
+
+
+def cell_text(value: object) -> str:
+    """A value as a table shows it.
+
+    >>> cell_text(None), cell_text(True), cell_text(["a", "b"]), cell_text(0.5)
+    ('', 'yes', 'a, b', '0.5')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(cell_text(item) for item in value)
+    return str(value)
+
+
+def say(text: str) -> None:
+    """A plain line on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def notices(texts: Iterable[str]) -> None:
+    """Things to know, on standard error."""
+    for text in texts:
+        sys.stderr.write(f"note: {text}\n")
+
+
+def print_error(error: DaedalusError, *, as_json: bool) -> None:
+    """The error: a short panel (plain text when not a terminal), or `{"error": ...}` on standard output."""
+    if as_json:
+        print_json({"error": error.to_dict()})
+        return
+    if not sys.stderr.isatty():
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return
+    from rich.panel import Panel
+    from rich.text import Text
+
+    body = Text()
+    for index, one in enumerate(getattr(error, "problems", ()) or (error,)):
+        body.append("\n" if index else "")
+        _append_problem(body, one)
+    console(stderr=True).print(
+        Panel(body, title=type(error).__name__, title_align="left", border_style="red", expand=False)
+    )
+
+
+def _append_problem(body: Any, error: DaedalusError) -> None:
+    day, operator = getattr(error, "day", ""), getattr(error, "operator", "")
+    place = ", ".join(
+        part for part in (day and f"day {day}", operator and f"operator {operator}", error.where) if part
+    )
+    if place:
+        body.append(place + "\n", style="bold")
+    body.append(error.what)
+    if error.hint:
+        body.append("\n" + error.hint, style="green")
+
+
+def print_plain_error(kind: str, message: str, *, as_json: bool, hint: str = "") -> None:
+    """An error that is not of the family: wrong usage, or one that nobody expected."""
+    if as_json:
+        where = {"error": kind, "what": message, "where": "", "hint": hint, "message": message}
+        print_json({"error": where})
+    else:
+        sys.stderr.write(f"{kind}: {message}" + (f"\n{hint}" if hint else "") + "\n")

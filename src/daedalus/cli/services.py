@@ -1,0 +1,48 @@
+"""`daeda service`: the feature services of the project."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from daedalus.cli.render import Format, FormatOption, print_json, print_mapping, print_table
+
+app = typer.Typer(help="The feature services of the project.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_services(output: FormatOption = Format.TABLE) -> None:
+    """List every service."""
+    from daedalus.platform import PlatformRegistry
+
+    services = PlatformRegistry.open().list_services()
+    if output is Format.JSON:
+        print_json({"services": services})
+        return
+    columns = ("name", "version", "spine", "views", "columns", "serving_allowed", "owner")
+    print_table(columns, [[service[column] for column in columns] for service in services])
+
+
+@app.command("show")
+def show_service(
+    name: Annotated[str, typer.Argument(help="The service's name.")], output: FormatOption = Format.TABLE
+) -> None:
+    """Show one service and its columns."""
+    from daedalus.platform import PlatformRegistry
+
+    service = PlatformRegistry.open().show_service(name)
+    if output is Format.JSON:
+        print_json(service)
+        return
+    plain = {
+        key: service[key]
+        for key in ("name", "version", "owner", "description", "tags", "spine", "grain", "file")
+    }
+    print_mapping({key: value for key, value in plain.items() if value not in (None, "", [])})
+    joins = [(view["alias"], view["view"], view["join"]) for view in service["views"]]
+    print_table(("alias", "view", "join"), joins, title="views")
+    columns = ("name", "ref", "dtype", "default", "nullable")
+    print_table(
+        columns, [[column.get(key) for key in columns] for column in service["columns"]], title="columns"
+    )

@@ -1,0 +1,275 @@
+"""`PlatformRegistry`: the one in-process API that every surface calls.
+
+A surface parses its input, calls one method and renders the result; nothing is derived twice. Results are
+plain data where a person reads them and frozen objects where a program goes on with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from daedalus.catalog.model import FeatureColumnRef, Unset
+from daedalus.errors import DefinitionError
+from daedalus.operator_config import effective_config, read_config
+from daedalus.secrets import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import date
+
+    from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef
+    from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.pipelines.executor import ExecutionResult
+    from daedalus.pipelines.explain import Explanation
+    from daedalus.pipelines.operators import OperatorPipeline
+    from daedalus.pipelines.settings import TrainingRunConfig
+
+Stages = Literal["all", "skeleton", "enrich"]
+PIPELINES_DIR = "config/pipelines"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a caller may set for one compile or run; None leaves it to the configuration.
+
+    Attributes:
+        overrides: settings by key, stronger than every file (the flags of the command line).
+    """
+
+    runtime_path: Path | None = None
+    aggregation_path: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledService:
+    """A service as an operator DAG.
+
+    Attributes:
+        yaml: the pipeline file's text.
+        path: where it was written; None when it was not.
+        edited: the hand-edited file that `train` uses instead; None when there is none.
+    """
+
+    service: str
+    pipeline: OperatorPipeline
+    yaml: str
+    path: Path | None
+    edited: Path | None
+    notices: tuple[str, ...]
+
+
+class PlatformRegistry:
+    """One project: its catalog, its configuration and what can be done with them."""
+
+    def __init__(self, project_root: Path, *, views_dir: Path, services_dir: Path) -> None:
+        self.project_root = project_root
+        self.views_dir = views_dir
+        self.services_dir = services_dir
+        self._catalogs: dict[str, FeatureCatalog] = {}
+
+    @classmethod
+    def open(
+        cls,
+        project_root: Path | str = ".",
+        *,
+        feature_views_dir: Path | str | None = None,
+        feature_services_dir: Path | str | None = None,
+    ) -> PlatformRegistry:
+        """The project in this folder; the definitions' folders default to the operator's configuration.
+
+        Raises:
+            DefinitionError: the folder holds no views.
+        """
+        root = Path(project_root).absolute()
+        operator = effective_config()
+        views = root / (feature_views_dir or operator["feature_views_dir"])
+        services = root / (feature_services_dir or operator["feature_services_dir"])
+        if not views.is_dir():
+            raise DefinitionError(
+                "no feature views here",
+                where=str(views),
+                hint="Run daeda in a project's folder, or start one: daeda init my_project",
+            )
+        return cls(root, views_dir=views, services_dir=services)
+
+    def config(self, options: RunOptions | None = None) -> TrainingRunConfig:
+        """The configuration of a run."""
+        from daedalus.pipelines.settings import load_training_config
+
+        options = options or RunOptions()
+        operator = {key: value for key, value in read_config().items() if key == "output_root"}
+        return load_training_config(
+            self.project_root,
+            runtime_path=options.runtime_path,
+            aggregation_path=options.aggregation_path,
+            overrides=options.overrides,
+            operator_defaults=operator,
+        )
+
+    @property
+    def catalog(self) -> FeatureCatalog:
+        """Entities, views and services."""
+        return self._catalog(None)
+
+    def _catalog(self, config: TrainingRunConfig | None) -> FeatureCatalog:
+        from daedalus.catalog.registry import FeatureCatalog
+
+        constants = dict((config or self.config()).constants)
+        key = repr(sorted(constants.items()))
+        if key not in self._catalogs:
+            self._catalogs[key] = FeatureCatalog.from_yaml_dir(
+                self.views_dir,
+                services_dir=self.services_dir if self.services_dir.is_dir() else None,
+                constants=constants,
+            )
+        return self._catalogs[key]
+
+    def list_views(self) -> list[dict[str, Any]]:
+        """Every view in short, by name."""
+        return [_view_line(view) for _, view in sorted(self.catalog.views.items())]
+
+    def show_view(self, name: str) -> dict[str, Any]:
+        """One view as plain data, secrets masked."""
+        view = self.catalog.view(name)
+        return describe(view) | {
+            "entities": [entity.name for entity in view.entities],
+            "join_keys": view.join_keys,
+            "field_mapping": dict(view.field_mapping),
+            "file": self._relative(view.file),
+        }
+
+    def list_services(self) -> list[dict[str, Any]]:
+        """Every service in short, by name."""
+        return [_service_line(service) for _, service in sorted(self.catalog.services.items())]
+
+    def show_service(self, name: str) -> dict[str, Any]:
+        """One service as plain data."""
+        service = self.catalog.service(name)
+        return describe(service) | {"file": self._relative(service.file)}
+
+    def compile(
+        self,
+        service: str,
+        *,
+        options: RunOptions | None = None,
+        write: bool = True,
+        output_dir: Path | None = None,
+    ) -> CompiledService:
+        """Compile a service to its operator DAG and write `<service>.generated.yaml`."""
+        from daedalus.pipelines.compiler import build_compile_request, compile_service_to_pipeline
+        from daedalus.pipelines.pipeline_files import pipeline_to_yaml, write_generated
+
+        config = self.config(options)
+        pipeline = compile_service_to_pipeline(build_compile_request(service, self._catalog(config), config))
+        folder = self.project_root / PIPELINES_DIR if output_dir is None else Path(output_dir).absolute()
+        try:
+            path = write_generated(pipeline, folder) if write else None
+        except OSError as exc:
+            raise DefinitionError(f"the file cannot be written: {exc}", where=str(folder)) from exc
+        edited = self.project_root / PIPELINES_DIR / f"{service}.yaml"
+        return CompiledService(
+            service=service,
+            pipeline=pipeline,
+            yaml=pipeline_to_yaml(pipeline),
+            path=path,
+            edited=edited if edited.is_file() else None,
+            notices=config.notices,
+        )
+
+    def pipeline(self, service: str, config: TrainingRunConfig) -> OperatorPipeline:
+        """The DAG that runs: the hand-edited file when there is one, else the service compiled now."""
+        from daedalus.pipelines.compiler import build_compile_request, compile_service_to_pipeline
+        from daedalus.pipelines.pipeline_files import load_hand_edited
+
+        # Resolved also for a hand-edited file: an unknown service is refused with near matches.
+        request = build_compile_request(service, self._catalog(config), config)
+        edited = load_hand_edited(service, self.project_root / PIPELINES_DIR)
+        return edited or compile_service_to_pipeline(request)
+
+    def explain(
+        self, service: str, *, target_date: date | None = None, options: RunOptions | None = None
+    ) -> Explanation:
+        """What would run, operator by operator; `target_date` fills in the day's SQL."""
+        from daedalus.pipelines.explain import explain_pipeline
+
+        config = self.config(options)
+        return explain_pipeline(
+            self.pipeline(service, config), catalog=self._catalog(config), config=config, day=target_date
+        )
+
+    def train(
+        self,
+        service: str,
+        *,
+        target_dates: Sequence[date] = (),
+        stages: Stages = "all",
+        options: RunOptions | None = None,
+        progress: Callable[..., None] | None = None,
+    ) -> ExecutionResult:
+        """Compile, then run skeleton and enrich; no `target_dates` is every day of the configured months."""
+        from daedalus.pipelines.executor import ExecutionRequest, run_pipeline
+
+        config = self.config(options)
+        request = ExecutionRequest(
+            pipeline=self.pipeline(service, config),
+            run_config=config,
+            catalog=self._catalog(config),
+            target_dates=tuple(target_dates),
+            stages=stages,
+            progress=progress,
+        )
+        return run_pipeline(request)
+
+    def _relative(self, file: str) -> str:
+        path = Path(file)
+        return (
+            path.relative_to(self.project_root).as_posix() if path.is_relative_to(self.project_root) else file
+        )
+
+
+def describe(value: Any) -> Any:
+    """A frozen description as plain data, fields in order, secrets masked."""
+    if isinstance(value, FeatureColumnRef):
+        return str(value)
+    if hasattr(value, "to_mapping"):
+        return value.to_mapping()
+    if value is Unset.UNSET:
+        return None
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value):
+        return {item.name: describe(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    return mask(value) if isinstance(value, str) else value
+
+
+def _view_line(view: FeatureViewDef) -> dict[str, Any]:
+    return {
+        "name": view.name,
+        "entities": [entity.name for entity in view.entities],
+        "keys": view.join_keys,
+        "fields": len(view.fields),
+        "source": mask(view.source.path or view.source.database_path),
+        "owner": view.owner,
+        "tags": list(view.tags),
+        "description": view.description,
+    }
+
+
+def _service_line(service: FeatureServiceDef) -> dict[str, Any]:
+    return {
+        "name": service.name,
+        "version": service.version,
+        "spine": service.spine,
+        "views": [view.alias for view in service.views],
+        "columns": len(service.columns),
+        "serving_allowed": service.serving_allowed,
+        "owner": service.owner,
+        "tags": list(service.tags),
+        "description": service.description,
+    }
