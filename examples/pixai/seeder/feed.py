@@ -69,7 +69,8 @@ class Sessions:
 def draw_sessions(plan: Plan, rng: np.random.Generator, block: Block) -> Sessions:
     """Sessions of a heavy-tailed length that fill the block; one in a hundred goes on from the day before."""
     rows, day = block.rows, block.day.toordinal()
-    lengths = np.minimum(1 + np.exp(rng.normal(2.0, 0.9, rows // 4 + 16)).astype(np.int64), 400)
+    longest = 2 if block.day < plan.start else 400
+    lengths = np.minimum(1 + np.exp(rng.normal(2.0, 0.9, rows)).astype(np.int64), longest)
     ends = np.cumsum(lengths)
     ends = np.append(ends[ends < rows], rows)
     starts = np.concatenate(([0], ends[:-1]))
@@ -87,7 +88,7 @@ def draw_sessions(plan: Plan, rng: np.random.Generator, block: Block) -> Session
 
 
 def draw_times(plan: Plan, rng: np.random.Generator, block: Block, sessions: Sessions, views: Array) -> Array:
-    """Event times. A page of impressions has one instant; old clients report whole seconds."""
+    """Event times. A page of impressions is one instant, and old clients report whole seconds: many ties."""
     rows, starts = len(views), sessions.starts
     gap = rng.exponential(np.where(views, 12_000.0, 6_000.0)).astype(np.int64) + 1
     same_page = views & np.concatenate(([False], views[:-1])) & (rng.random(rows) < 0.75)
@@ -98,7 +99,10 @@ def draw_times(plan: Plan, rng: np.random.Generator, block: Block, sessions: Ses
     share = (block.first_row + starts + rng.random(len(starts))) / block.day_rows
     share -= 0.5 * np.sin(2 * np.pi * share) / (2 * np.pi)
     ends = np.append(starts[1:], rows) - 1
-    begin = np.minimum((share * DAY / 1_000).astype(np.int64), DAY // 1_000 - 1 - offset[ends])
+    pushed = draw(plan, "session.pushed", sessions.key) < 0.05
+    begin = (share * DAY / 1_000).astype(np.int64)
+    begin[pushed] -= begin[pushed] % 14_400_000  # a notification every four hours opens many sessions at once
+    begin = np.minimum(begin, DAY // 1_000 - 1 - offset[ends])
     at = begin[sessions.of_row] + offset
     whole = draw(plan, "session.whole_seconds", sessions.key)[sessions.of_row] < 0.3
     times: Array = block.day_us + np.where(whole, at // 1_000 * 1_000, at) * 1_000

@@ -52,7 +52,7 @@ class Plan:
     @property
     def old_rows(self) -> int:
         """Dislikes from before the feed, over all `OLD_DISLIKE_DAYS`."""
-        return len(OLD_DISLIKE_DAYS) * max(20, self.events // 2_000)
+        return len(OLD_DISLIKE_DAYS) * max(40, self.events // 1_000)
 
 
 def mix(values: Array) -> Array:
