@@ -31,7 +31,7 @@ def init(
 
 @app.command("show")
 def show(output: FormatOption = Format.TABLE) -> None:
-    """Print the effective configuration: the file over the defaults."""
+    """Print what is in effect: the file over the defaults."""
     values = operator_config.effective_config()
     if output is Format.JSON:
         print_json(values)

@@ -159,11 +159,12 @@ def train(
     """
     if skeleton_only and enrich_only:
         raise typer.BadParameter("choose one of the two", param_hint="--skeleton-only / --enrich-only")
+    days = [parse_day(text) for text in target_date or []]
     from daedalus.cli.training import run_training
 
     report = run_training(
         service_or_default(service),
-        target_dates=[parse_day(text) for text in target_date or []],
+        target_dates=days,
         stages="skeleton" if skeleton_only else "enrich" if enrich_only else "all",
         options=_options(
             runtime_config_path,

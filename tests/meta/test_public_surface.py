@@ -1,0 +1,125 @@
+"""What the package exports, and what importing it must not load."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import daedalus
+
+SOURCE = Path(daedalus.__file__).parent
+ENGINES = ("duckdb", "polars", "pyarrow", "numpy", "numba", "pandas", "ray", "lance", "redis", "sqlglot")
+SLOW_STARTERS = (*ENGINES, "pydantic_settings", "yaml", "rich.console")
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after running `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport json, sys\nprint('\\n' + json.dumps(sorted(sys.modules)))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_all_is_sorted_and_every_name_loads():
+    constants = [name for name in daedalus.__all__ if name.isupper()]
+    types = [name for name in daedalus.__all__ if not name.isupper() and name[0].isupper()]
+    functions = [name for name in daedalus.__all__ if name[0].islower()]
+    assert daedalus.__all__ == sorted(constants) + sorted(types) + sorted(functions)
+    for name in daedalus.__all__:
+        assert getattr(daedalus, name) is not None
+
+
+def test_all_is_what_is_public():
+    homes = daedalus._HOMES
+    assert sorted(homes) == sorted(daedalus.__all__)
+    assert set(daedalus.__all__) <= set(dir(daedalus))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = daedalus.nothing
+
+
+def test_importing_the_package_loads_no_third_party_module():
+    loaded = {name.partition(".")[0] for name in modules_after("import daedalus")}
+    assert not loaded & set(SLOW_STARTERS)
+    assert not {name for name in modules_after("import daedalus") if name.startswith("daedalus.")}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["pipeline", "--help"], ["pipeline", "train", "--help"], ["config", "path"]],
+)
+def test_the_command_line_starts_without_engines(arguments):
+    loaded = modules_after(f"from daedalus.cli.main import main\nassert main({arguments!r}) == 0")
+    assert not loaded & set(SLOW_STARTERS)
+
+
+@pytest.mark.parametrize(
+    "module", ["daedalus.errors", "daedalus.catalog.model", "daedalus.pipelines.settings"]
+)
+def test_descriptions_load_no_engine(module):
+    assert not modules_after(f"import {module}") & set(ENGINES)
+
+
+@pytest.mark.parametrize("module", ["daedalus.pipelines.operators", "daedalus.pipelines.compiler"])
+def test_the_compiler_loads_no_engine(module):
+    assert not modules_after(f"import {module}") & {"duckdb", "polars", "numba", "ray", "lance", "pandas"}
+
+
+@pytest.mark.slow
+def test_every_module_imports_alone_without_optional_stacks():
+    """Each in a fresh namespace: nothing relies on another module having been imported first."""
+    names = [
+        info.name
+        for info in pkgutil.walk_packages([str(SOURCE)], prefix="daedalus.")
+        if info.name != "daedalus.__main__"
+    ]
+    code = "\n".join(
+        [
+            "import importlib, sys",
+            f"for name in {names!r}:",
+            "    for loaded in [key for key in sys.modules if key.startswith('daedalus')]:",
+            "        del sys.modules[loaded]",
+            "    importlib.import_module(name)",
+        ]
+    )
+    loaded = {name.partition(".")[0] for name in modules_after(code)}
+    assert not loaded & {"fastapi", "mcp", "dagster", "mlflow", "snowflake", "uvicorn"}
+
+
+def calls_of(name: str) -> set[str]:
+    """The modules that call a function or method of this name."""
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = node.func
+                title = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+                if title == name:
+                    found.add(path.relative_to(SOURCE).as_posix())
+    return found
+
+
+def test_pipeline_train_is_the_sole_training_entry_point():
+    assert calls_of("run_pipeline") == {"platform.py"}
+    assert calls_of("train") == {"cli/training.py"}
+    # The demo seeds first and then takes the same road.
+    assert calls_of("run_training") == {"cli/pipeline.py", "cli/demo.py"}
+    for stage in ("run_skeleton_stage", "run_enrich_stage"):
+        assert all(path.startswith("pipelines/") for path in calls_of(stage))
+
+
+def test_two_modules_can_be_run_as_programs():
+    mains = {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
+    }
+    assert mains == {"__main__.py", "cli/main.py"}
