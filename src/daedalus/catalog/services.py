@@ -215,8 +215,8 @@ def resolve_column(
 ) -> ResolvedColumn:
     """What a reference of the service means.
 
-    `rolling:` and `embedding:` names that the service does not define are taken on trust, with an empty dtype:
-    their specs live in `aggregations.yaml`, which the compiler reads.
+    `rolling:` and `embedding:` names that the service does not define are taken on trust, with an empty
+    dtype: their specs live in `aggregations.yaml`, which the compiler reads.
 
     Raises:
         DefinitionError: no such view, alias or column; with near matches.
