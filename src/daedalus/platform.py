@@ -118,13 +118,16 @@ class PlatformRegistry:
     def _catalog(self, config: TrainingRunConfig | None) -> FeatureCatalog:
         from daedalus.catalog.registry import FeatureCatalog
 
-        constants = dict((config or self.config()).constants)
-        key = repr(sorted(constants.items()))
+        config = config or self.config()
+        constants = dict(config.constants)
+        rolling = {spec.name: "" for spec in config.aggregation_specs}
+        key = repr((sorted(constants.items()), sorted(rolling)))
         if key not in self._catalogs:
             self._catalogs[key] = FeatureCatalog.from_yaml_dir(
                 self.views_dir,
                 services_dir=self.services_dir if self.services_dir.is_dir() else None,
                 constants=constants,
+                rolling=rolling,
             )
         return self._catalogs[key]
 
@@ -135,7 +138,8 @@ class PlatformRegistry:
     def show_view(self, name: str) -> dict[str, Any]:
         """One view as plain data, secrets masked."""
         view = self.catalog.view(name)
-        return describe(view) | {
+        plain: dict[str, Any] = describe(view)
+        return plain | {
             "entities": [entity.name for entity in view.entities],
             "join_keys": view.join_keys,
             "field_mapping": dict(view.field_mapping),
@@ -149,7 +153,8 @@ class PlatformRegistry:
     def show_service(self, name: str) -> dict[str, Any]:
         """One service as plain data."""
         service = self.catalog.service(name)
-        return describe(service) | {"file": self._relative(service.file)}
+        plain: dict[str, Any] = describe(service)
+        return plain | {"file": self._relative(service.file)}
 
     def compile(
         self,
@@ -237,12 +242,11 @@ def describe(value: Any) -> Any:
         return str(value)
     if hasattr(value, "to_mapping"):
         return value.to_mapping()
-    if value is Unset.UNSET:
-        return None
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value):
-        return {item.name: describe(getattr(value, item.name)) for item in fields(value)}
+        named = ((item.name, getattr(value, item.name)) for item in fields(value))
+        return {name: describe(item) for name, item in named if item is not Unset.UNSET}
     if isinstance(value, tuple | list):
         return [describe(item) for item in value]
     return mask(value) if isinstance(value, str) else value
