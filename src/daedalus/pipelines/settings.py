@@ -43,6 +43,7 @@ class EmbeddingCoverageFilter:
 
     Attributes:
         events: only rows with these event values are dropped.
+        event_column: the spine column that holds the event value.
         id_column: the spine column whose value must be in the store.
         store: the embedding store that is asked; None takes the only one that is configured.
         id_relation: a Parquet path that holds the ids, in place of a store.
@@ -50,6 +51,7 @@ class EmbeddingCoverageFilter:
 
     enabled: bool = True
     events: tuple[str, ...] = ("reco_artwork_view", "reco_artwork_view2")
+    event_column: str = "event"
     id_column: str = "artwork_id"
     store: str | None = None
     id_relation: str | None = None

@@ -67,6 +67,7 @@ class CoverageSection(_Section):
 
     enabled: bool = True
     events: list[Name] = ["reco_artwork_view", "reco_artwork_view2"]
+    event_column: Name = "event"
     id_column: Name = "artwork_id"
     store: Name | None = None
     id_relation: Name | None = None

@@ -1,0 +1,253 @@
+"""Interprets the SQL operators of one day: each becomes a relation, kept as a table where it must be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from daedalus.errors import SourceError
+from daedalus.pipelines.operator_sql import asof_sql, filter_sql, join_sql, project_sql, rolling_sql
+from daedalus.pipelines.operators import (
+    ROW,
+    TICK,
+    Engine,
+    Filter,
+    Join,
+    Keep,
+    PointInTimeJoin,
+    Project,
+    RollingAggregate,
+    Scan,
+)
+from daedalus.pipelines.qid import qid_map_sql
+from daedalus.pipelines.relation_graph import RelationGraph
+from daedalus.pipelines.run_sources import is_run_relation
+from daedalus.pipelines.schema import checked_fragment
+from daedalus.sql.identifiers import quote_ident
+from daedalus.storage.view_reader import UNIT_US, ViewReader
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from daedalus.pipelines.day_context import DayContext
+    from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
+
+
+def kept_relations(pipeline: OperatorPipeline) -> set[str]:
+    """The relations whose rows are kept as tables: read more than once, or by an operator that is not plain SQL.
+
+    Everything else composes into the statement of whatever reads it.
+    """
+    readers = Counter(name for operator in pipeline for name in operator.inputs)
+    kept = {name for name, count in readers.items() if count > 1}
+    for operator in pipeline:
+        aggregates = isinstance(operator, RollingAggregate) or getattr(operator, "specs", ())
+        if aggregates or operator.engine is not Engine.SQL:
+            kept |= set(operator.inputs)
+        if isinstance(operator, Scan) and operator.source_ref.startswith("store:"):
+            kept.add(operator.output)
+    return kept
+
+
+class DayRelations:
+    """The relations of one day.
+
+    Args:
+        context: the day.
+        connection: its own DuckDB connection.
+    """
+
+    def __init__(self, context: DayContext, connection: duckdb.DuckDBPyConnection) -> None:
+        self.context = context
+        self.graph = RelationGraph(connection)
+        self.absent: dict[str, frozenset[str]] = {}
+        self._kept = kept_relations(context.pipeline)
+
+    def add(self, operator: AnyOperator) -> None:
+        """Define the operator's relation, and keep it where later operators need its rows."""
+        name = operator.output
+        sql, absent = self._select(operator)
+        self.graph.define(name, sql, operator.inputs)
+        self.absent[name] = absent
+        if name in self._kept:
+            self.graph.keep(name)
+
+    def _select(self, operator: AnyOperator) -> tuple[str, frozenset[str]]:
+        inherited = self.absent.get(operator.inputs[0], frozenset()) if operator.inputs else frozenset()
+        tick = self.context.tick
+        match operator:
+            case Scan():
+                return self._scan(operator)
+            case Filter():
+                return filter_sql(operator, self.graph.types(operator.inputs[0]), tick), inherited
+            case Project():
+                types = self.graph.types(operator.inputs[0])
+                made = {column.name for column in operator.columns}
+                left = inherited - made if operator.extend else frozenset()
+                return project_sql(operator, types, inherited), left
+            case Join():
+                self._require_unique(operator)
+                return join_sql(operator, self._types(operator), tick), inherited | self._absent_right(operator)
+            case PointInTimeJoin() if not operator.specs:
+                created = self._created_tick(operator)
+                sql = asof_sql(operator, self._types(operator), tick, created)
+                return sql, inherited | self._absent_right(operator)
+            case RollingAggregate() | PointInTimeJoin():
+                types = {name: self.graph.types(name) for name in operator.inputs}
+                return rolling_sql(operator, types, tick), inherited
+        raise AssertionError(f"{operator.op_kind} is not interpreted as SQL")
+
+    def _types(self, operator: AnyOperator) -> dict[str, str]:
+        return self.graph.types(operator.inputs[0])
+
+    def _absent_right(self, operator: Join | PointInTimeJoin) -> frozenset[str]:
+        right = self.absent.get(operator.inputs[1], frozenset())
+        return frozenset(name for name, column in operator.columns if column in right)
+
+    # ------------------------------------------------------------------ scans
+
+    def _scan(self, scan: Scan) -> tuple[str, frozenset[str]]:
+        if is_run_relation(scan.source_ref):
+            return self._run_relation(scan), frozenset()
+        reader = self._reader(scan.source_ref)
+        order = reader.order_by() if scan.ordered or scan.keep else []
+        predicate = None
+        if scan.predicate:
+            fields = [field.name for field in reader.view.fields]
+            predicate = checked_fragment(scan.predicate, fields, f"operator {scan.name}, predicate")
+        wanted = [*scan.columns, *scan.keys, *order, *(predicate.columns if predicate else ())]
+        base = reader.select_sql([*wanted, *(name for name, _ in scan.restrict)], self.context.time_range(scan))
+        if not reader.view.timestamp_field:
+            base = f"SELECT *, CAST(NULL AS BIGINT) AS {TICK} FROM ({base})"
+        if predicate is not None:
+            base = f"SELECT * FROM ({base}) WHERE {predicate.render()}"
+        if scan.restrict:
+            base = self._restricted(scan, base)
+        absent = frozenset(name for name in scan.columns if reader.columns[name].absent)
+        return self._numbered(scan, self._one_per_key(scan, base, reader), reader), absent
+
+    def _reader(self, view_name: str) -> ViewReader:
+        context = self.context
+        source = context.sources.source(view_name)
+        source.setup(self.graph.connection)
+        view = context.catalog.view(view_name)
+        return ViewReader(view, source, self.graph.connection, context.ticks_per_second)
+
+    @staticmethod
+    def _restricted(scan: Scan, base: str) -> str:
+        pairs = [(quote_ident(name), quote_ident(column)) for name, column in scan.restrict]
+        wanted = ", ".join(f"{column} AS {name}" for name, column in pairs)
+        equal = " AND ".join(f"b.{name} = w.{name}" for name, _ in pairs)
+        return (
+            f"SELECT b.* FROM ({base}) AS b SEMI JOIN "
+            f"(SELECT DISTINCT {wanted} FROM {quote_ident(scan.inputs[0])}) AS w ON {equal}"
+        )
+
+    def _one_per_key(self, scan: Scan, base: str, reader: ViewReader) -> str:
+        if scan.keep is None:
+            return base
+        keys = ", ".join(quote_ident(key) for key in scan.keys)
+        if not reader.view.timestamp_field:
+            self._require_unique_view(scan, base, keys, reader)
+            return base
+        order = reader.order_sql(descending=scan.keep is Keep.NEWEST)
+        return f"SELECT * FROM ({base}) QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
+
+    def _require_unique_view(self, scan: Scan, base: str, keys: str, reader: ViewReader) -> None:
+        """A view without a time has no newest row: it must hold one row per entity."""
+        known = " AND ".join(f"{quote_ident(key)} IS NOT NULL" for key in scan.keys)
+        text = f"concat_ws(', ', {keys})"
+        duplicates = self.graph.execute(
+            f"{self._with(scan.inputs)}SELECT {text} FROM ({base}) WHERE {known} GROUP BY {keys} "
+            f"HAVING count(*) > 1 ORDER BY {keys} LIMIT 3",
+            scan.name,
+        ).fetchall()
+        if duplicates:
+            shown = "; ".join(row[0] for row in duplicates)
+            raise SourceError(
+                f"it has no timestamp_field, so it must be unique per entity; it is not for {shown}",
+                where=f"view {reader.view.name} ({reader.view.file})",
+                hint="Declare a timestamp_field, or remove the duplicates at the source",
+                operator=scan.name,
+            )
+
+    def _with(self, names: tuple[str, ...]) -> str:
+        """The pending inputs of a statement that is run on the spot."""
+        pending = [name for name in names if not self.graph.is_kept(name)]
+        if not pending:
+            return ""
+        ctes = ", ".join(f"{quote_ident(name)} AS ({self.graph.sql(name)})" for name in pending)
+        return f"WITH {ctes} "
+
+    @staticmethod
+    def _numbered(scan: Scan, base: str, reader: ViewReader) -> str:
+        columns = [quote_ident(name) for name in scan.columns] + [TICK]
+        if scan.ordered:
+            columns.append(f"row_number() OVER (ORDER BY {reader.order_sql()}) AS {ROW}")
+        return f"SELECT {', '.join(columns)} FROM ({base})"
+
+    def _run_relation(self, scan: Scan) -> str:
+        kind, _, name = scan.source_ref.partition(":")
+        connection = self.graph.connection
+        column = quote_ident(scan.columns[0])
+        if kind == "store":
+            from daedalus.pipelines.embedding_ids import register_store_ids
+
+            relation = register_store_ids(connection, self.context.config, name, scan.output)
+        elif kind == "ids":
+            relation = self.context.sources.ids_source(name).relation_sql()
+        else:
+            relation = qid_map_sql(self.context.output_root, scan.columns, self._session_type(scan))
+            columns = ", ".join(quote_ident(one) for one in scan.columns)
+            return f"SELECT {columns}, CAST(NULL AS BIGINT) AS {TICK} FROM {relation}"
+        return f"SELECT DISTINCT {column}, CAST(NULL AS BIGINT) AS {TICK} FROM {relation} WHERE {column} IS NOT NULL"
+
+    def _session_type(self, scan: Scan) -> str:
+        """The type of the sessions that the map is joined to."""
+        for operator in self.context.pipeline:
+            if isinstance(operator, Join) and operator.inputs[1] == scan.output:
+                return self.graph.types(operator.inputs[0])[operator.on[0][0]]
+        return "VARCHAR"
+
+    # ------------------------------------------------------------------ joins
+
+    def _require_unique(self, operator: Join) -> None:
+        """A lookup must not multiply rows: the right side has one row per key."""
+        producer = self.context.pipeline.producer(operator.inputs[1])
+        keys = [column for _, column in operator.on]
+        if isinstance(producer, Scan) and (
+            (producer.keep is not None and set(producer.keys) <= set(keys)) or is_run_relation(producer.source_ref)
+        ):
+            return
+        key_list = ", ".join(quote_ident(key) for key in keys)
+        known = " AND ".join(f"{quote_ident(key)} IS NOT NULL" for key in keys)
+        name = operator.inputs[1]
+        found = self.graph.execute(
+            f"{self._with((name,))}SELECT concat_ws(', ', {key_list}) FROM {quote_ident(name)} WHERE {known} "
+            f"GROUP BY {key_list} HAVING count(*) > 1 ORDER BY {key_list} LIMIT 3",
+            operator.name,
+        ).fetchall()
+        if found:
+            shown = "; ".join(row[0] for row in found)
+            raise SourceError(
+                f"its right input has several rows for {shown}",
+                operator=operator.name,
+                hint="A lookup never multiplies rows: give the scan `keep: newest` with these keys",
+            )
+
+    def _created_tick(self, operator: PointInTimeJoin) -> str:
+        """SQL of the instant at which a right version became known, in ticks."""
+        if not operator.created_column:
+            return ""
+        column = quote_ident(operator.created_column)
+        dtype = self.graph.types(operator.inputs[1])[operator.created_column]
+        scale = self.context.ticks_per_second
+        if not dtype.startswith(("TIMESTAMP", "DATE")):
+            producer = self.context.pipeline.producer(operator.inputs[1])
+            unit = "ms"
+            if isinstance(producer, Scan):
+                unit = self.context.catalog.view(producer.source_ref).source.timestamp_unit
+            return f"({column} * {round(UNIT_US[unit] * scale / 1_000_000)})"
+        if scale == 1_000_000_000:
+            return f"epoch_ns(CAST({column} AS TIMESTAMP_NS))"
+        return f"epoch_us(CAST({column} AS TIMESTAMP))"

@@ -1,0 +1,238 @@
+"""A day's finished rows as a stream of Arrow tables, in total order.
+
+Everything up to the first operator that is not plain SQL is one relation. From there on the day passes in
+chunks of rows: Arrow operators run on a chunk, and the SQL operators after them run on the chunk registered as
+a relation. Columns that Arrow operators made and SQL only passes on stay outside DuckDB.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from daedalus.catalog.dtypes import canonical_dtype, to_arrow
+from daedalus.pipelines.arrow_udfs import apply_arrow_udf
+from daedalus.pipelines.held_columns import HeldColumns
+from daedalus.pipelines.operators import (
+    ROW,
+    TICK,
+    ArrowUdfTransform,
+    Engine,
+    PointInTimeJoin,
+    Project,
+    RayUdfTransform,
+    RollingAggregate,
+    Sink,
+)
+from daedalus.pipelines.rolling_tiers import aggregate_rows, history_inputs, spine_columns
+from daedalus.sql.identifiers import quote_ident
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from daedalus.pipelines.day_context import DayContext
+    from daedalus.pipelines.day_relations import DayRelations
+    from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
+
+CHUNK_ROWS = 262_144
+
+
+def output_operator(pipeline: OperatorPipeline) -> AnyOperator:
+    """The last operator of the skeleton stage: what the enrichment, or the sink, reads."""
+    operator = pipeline.operators[-1]
+    while isinstance(operator, Sink | RayUdfTransform):
+        operator = pipeline.producer(operator.inputs[0])
+    return operator
+
+
+def main_chain(pipeline: OperatorPipeline) -> list[AnyOperator]:
+    """The operators that each row of the output passes through, first inputs only, in order."""
+    chain: list[AnyOperator] = []
+    operator: AnyOperator | None = output_operator(pipeline)
+    while operator is not None:
+        chain.append(operator)
+        operator = pipeline.producer(operator.inputs[0]) if operator.inputs else None
+    return chain[::-1]
+
+
+class DayStream:
+    """Runs the operators of one day and yields its rows.
+
+    Args:
+        context: the day.
+        relations: its relations, empty so far.
+        rows_per_chunk: how many rows pass through Arrow operators at once.
+    """
+
+    def __init__(
+        self, context: DayContext, relations: DayRelations, rows_per_chunk: int = CHUNK_ROWS
+    ) -> None:
+        self._context = context
+        self._relations = relations
+        self._graph = relations.graph
+        self._rows_per_chunk = rows_per_chunk
+        chain = main_chain(context.pipeline)
+        late = [index for index, operator in enumerate(chain) if not _runs_in_sql(operator)]
+        self._tail = chain[late[0] :] if late else []
+        self._final = output_operator(context.pipeline)
+        self._histories: dict[str, pa.Table] = {}
+
+    def prepare(self) -> None:
+        """Run everything that comes before the stream."""
+        tail = {operator.name for operator in self._tail}
+        for operator in self._context.pipeline:
+            if operator.name in tail or isinstance(operator, Sink | RayUdfTransform):
+                continue
+            if _runs_in_sql(operator):
+                self._relations.add(operator)
+            else:
+                self._add_whole(operator)
+        if self._tail:
+            self._graph.keep(self._tail[0].inputs[0])
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The finished rows in order, with their positions where they have any; at least one, maybe empty, table."""
+        if not self._tail:
+            yield from self._streamed(self._final.output)
+            return
+        for chunk in self._chunks(self._tail[0].inputs[0]):
+            yield self._through_tail(chunk)
+
+    # ------------------------------------------------------------------ without Arrow operators
+
+    def _streamed(self, relation: str) -> Iterator[pa.Table]:
+        types = self._graph.types(relation)
+        order = f" ORDER BY {quote_ident(ROW)}" if ROW in types else ""
+        sql = f"SELECT * FROM (\n{self._graph.sql(relation)}\n){order}"
+        self._graph.statements.append((relation, sql))
+        reader = self._graph.execute(sql, relation).to_arrow_reader(self._rows_per_chunk)
+        yield reader.schema.empty_table()
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
+
+    # ------------------------------------------------------------------ with Arrow operators
+
+    def _chunks(self, relation: str) -> Iterator[pa.Table]:
+        """The kept relation's rows in order; a last empty chunk shows the schema of an empty day."""
+        name = quote_ident(relation)
+        bounds = self._graph.execute(
+            f"SELECT {ROW} FROM (SELECT {ROW}, row_number() OVER (ORDER BY {ROW}) - 1 AS n FROM {name}) "
+            f"WHERE n % {self._rows_per_chunk} = 0 ORDER BY {ROW}",
+            relation,
+        ).fetchall()
+        starts = [row[0] for row in bounds] or [0]
+        columns = list(self._graph.types(relation))
+        for index, start in enumerate(starts):
+            below = f" AND {ROW} < {starts[index + 1]}" if index + 1 < len(starts) else ""
+            yield self._graph.arrow(relation, columns, f"WHERE {ROW} >= {start}{below}")
+
+    def _through_tail(self, chunk: pa.Table) -> pa.Table:
+        made: list[str] = []
+        pending: list[AnyOperator] = []
+        for operator in self._tail:
+            if _runs_in_sql(operator):
+                pending.append(operator)
+                continue
+            chunk = self._run_sql(pending, chunk, made)
+            pending = []
+            chunk = self._run_arrow(operator, chunk)
+            made += _made_columns(operator)
+        return self._run_sql(pending, chunk, made)
+
+    def _run_arrow(self, operator: AnyOperator, chunk: pa.Table) -> pa.Table:
+        if isinstance(operator, ArrowUdfTransform):
+            return apply_arrow_udf(operator, chunk, to_arrow(canonical_dtype(operator.dtype)))
+        if not isinstance(operator, RollingAggregate | PointInTimeJoin):
+            raise TypeError(f"{operator.op_kind} has no Arrow tier")
+        columns = spine_columns(operator.specs, {name: None for name in chunk.column_names})
+        arrays = aggregate_rows(
+            operator,
+            chunk.select(columns),
+            {view: self._history(relation) for view, relation in history_inputs(operator).items()},
+            ticks_per_second=self._context.ticks_per_second,
+            spine_ticks=self._context.spine_ticks,
+            duckdb_config=self._context.config.duckdb_settings(),
+        )
+        for spec, array in zip(operator.specs, arrays, strict=True):
+            chunk = chunk.append_column(spec.name, array)
+        return chunk
+
+    def _history(self, relation: str) -> pa.Table:
+        """A history's rows in their order, fetched once a day."""
+        if relation not in self._histories:
+            self._graph.keep(relation)
+            self._histories[relation] = self._graph.arrow(relation, list(self._graph.types(relation)))
+        return self._histories[relation]
+
+    def _run_sql(self, operators: list[AnyOperator], chunk: pa.Table, made: list[str]) -> pa.Table:
+        """The chunk through consecutive SQL operators; columns that they only pass on are held aside."""
+        if not operators:
+            return chunk
+        held = HeldColumns.of(operators, [name for name in made if name in chunk.column_names])
+        first = operators[0].inputs[0]
+        source = f"__chunk_of_{first}"
+        self._graph.connection.register(source, chunk.drop_columns(list(held.columns)))
+        self._graph.define(first, f"SELECT * FROM {quote_ident(source)}", ())
+        for operator in held.operators:
+            self._relations.add(operator)
+        last = operators[-1].output
+        sql = f"SELECT * FROM (\n{self._graph.sql(last)}\n) ORDER BY {quote_ident(ROW)}"
+        result = self._graph.execute(sql, last).to_arrow_table()
+        if not any(name == last for name, _ in self._graph.statements):
+            self._graph.statements.append((last, sql))
+        self._graph.connection.unregister(source)
+        return held.restore(result, chunk)
+
+    def _add_whole(self, operator: AnyOperator) -> None:
+        """An Arrow operator beside the main chain: its whole relation at once, then a table."""
+        source = operator.inputs[0]
+        self._graph.keep(source)
+        whole = self._graph.arrow(source, list(self._graph.types(source)))
+        made = self._run_arrow(operator, whole)
+        registered = f"__arrow_{operator.output}"
+        self._graph.connection.register(registered, made)
+        self._graph.define(operator.output, f"SELECT * FROM {quote_ident(registered)}", ())
+        self._graph.keep(operator.output)
+        self._graph.connection.unregister(registered)
+        self._relations.absent[operator.output] = self._relations.absent.get(source, frozenset())
+
+
+def output_schema(pipeline: OperatorPipeline, first: pa.Schema) -> pa.Schema:
+    """The Arrow schema of the output: the contract's dtypes, and where it gives none, the values' own.
+
+    Args:
+        first: the schema in which the values arrive.
+    """
+    final = output_operator(pipeline)
+    declared = {column.name: column.dtype for column in final.columns} if isinstance(final, Project) else {}
+    fields = []
+    for field in first:
+        dtype = declared.get(field.name, "")
+        kind = to_arrow(canonical_dtype(dtype)) if dtype else plain_type(field.type)
+        fields.append(pa.field(field.name, kind))
+    return pa.schema(fields)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """A type as Daedalus writes it: list items are named `item` and nullable, no large or view types."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(pa.field("item", plain_type(kind.value_type)))
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    return kind
+
+
+def _runs_in_sql(operator: AnyOperator) -> bool:
+    return operator.engine is Engine.SQL and not isinstance(operator, ArrowUdfTransform)
+
+
+def _made_columns(operator: AnyOperator) -> list[str]:
+    if isinstance(operator, RollingAggregate | PointInTimeJoin):
+        return [spec.name for spec in operator.specs]
+    return [operator.column] if isinstance(operator, ArrowUdfTransform) else []
+
+
+def without_positions(table: pa.Table) -> pa.Table:
+    """The table's named columns."""
+    return table.drop_columns([name for name in (ROW, TICK) if name in table.column_names])

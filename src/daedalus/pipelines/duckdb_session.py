@@ -1,0 +1,45 @@
+"""DuckDB connections as every stage opens them: the configured limits, UTC, nothing installed or downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daedalus.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import duckdb
+
+
+@contextlib.contextmanager
+def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of its own, closed at the end.
+
+    Args:
+        settings: `compute.duckdb_config`; forwarded to `duckdb.connect(config=...)`.
+
+    Raises:
+        DefinitionError: DuckDB does not know a setting or its value.
+    """
+    import duckdb
+
+    config = {"autoinstall_known_extensions": "false", **settings}
+    # Every order that matters is written out, and without this DuckDB holds less in memory.
+    config.setdefault("preserve_insertion_order", "false")
+    if "temp_directory" in config:
+        Path(config["temp_directory"]).mkdir(parents=True, exist_ok=True)
+    try:
+        connection = duckdb.connect(config=config)
+    except (duckdb.Error, OSError) as error:
+        raise DefinitionError(
+            f"DuckDB refuses its configuration: {str(error).splitlines()[0]}",
+            where="config/training/runtime.yaml, compute.duckdb_config",
+        ) from error
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+    finally:
+        connection.close()

@@ -1,0 +1,231 @@
+"""Runs a pipeline: skeleton days, then enrichment, resuming what is up to date.
+
+    result = run_pipeline(ExecutionRequest(pipeline=pipeline, run_config=config))
+    result.output_path    # the final stage's folder
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from daedalus.errors import CompileError, ExecutionError
+from daedalus.metadata.days import DayStore
+from daedalus.pipelines.embedding_ids import store_definition
+from daedalus.pipelines.enrich_runtime import RayEnvelope
+from daedalus.pipelines.operators import RayUdfTransform, Scan
+from daedalus.pipelines.pipeline_checks import check_pipeline
+from daedalus.pipelines.run_sources import RunSources
+from daedalus.pipelines.skeleton_run import SkeletonRun
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.pipelines.operators import OperatorPipeline
+    from daedalus.pipelines.settings import TrainingRunConfig
+
+__all__ = [
+    "DayResult",
+    "ExecutionRequest",
+    "ExecutionResult",
+    "RayEnvelope",
+    "RunProgress",
+    "run_pipeline",
+]
+
+Stages = Literal["all", "skeleton", "enrich"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunProgress:
+    """How far a run is.
+
+    Attributes:
+        stage: `skeleton` or `enrich`.
+        day: the day that was just worked on, ISO.
+        done: days (skeleton) or rows (enrich) that are finished.
+        total: how many there are.
+    """
+
+    stage: str
+    day: str
+    message: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayResult:
+    """One day after one stage.
+
+    Attributes:
+        state: `written`, or `up to date`.
+        reason: why it was written, or why not.
+    """
+
+    day: str
+    stage: str
+    state: str
+    rows: int
+    content_hash: str
+    reason: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRequest:
+    """What to run.
+
+    Attributes:
+        catalog: None loads the project's definitions.
+        target_dates: the days; empty is every day of `feed_start..feed_end` that has events.
+        stages: `skeleton`, `enrich`, or `all`.
+        progress: told how far the run is.
+        envelope: what enrichment workers may take.
+    """
+
+    pipeline: OperatorPipeline
+    run_config: TrainingRunConfig
+    catalog: FeatureCatalog | None = None
+    target_dates: tuple[dt.date, ...] = ()
+    stages: Stages = "all"
+    progress: Callable[[RunProgress], None] | None = None
+    envelope: RayEnvelope | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionResult:
+    """What a run did.
+
+    Attributes:
+        output_path: the final stage's folder, with one `dt=YYYY-MM-DD` folder per day.
+        days: per stage and day, ascending.
+        notices: what a person should know, and no error.
+    """
+
+    service: str
+    output_path: Path
+    days: tuple[DayResult, ...]
+    notices: tuple[str, ...] = field(default=())
+
+
+def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
+    """Run the stages of a pipeline over its days.
+
+    Raises:
+        CompileError: the pipeline does not stand.
+        ExecutionError: a day failed; names it and the operator. Finished days are kept, no day is there in part.
+    """
+    check_pipeline(request.pipeline)
+    catalog = request.catalog or _project_catalog(request.run_config)
+    transforms = [op for op in request.pipeline if isinstance(op, RayUdfTransform)]
+    if request.stages == "enrich" and not transforms:
+        raise CompileError(
+            "it has no enrichment operator, so there is nothing to enrich",
+            where=f"pipeline {request.pipeline.service}",
+            hint="Run it without --enrich-only",
+        )
+    root = request.run_config.output_path / request.pipeline.service
+    skeleton, enriched = DayStore(root / "skeleton"), DayStore(root / "enriched")
+    notices = [*request.run_config.notices, *_notices(request, catalog)]
+    days: list[DayResult] = []
+    target_days: list[dt.date] = list(request.target_dates)
+    if request.stages != "enrich":
+        run = SkeletonRun(request, catalog, RunSources(catalog, request.run_config), skeleton)
+        target_days = run.target_days()
+        days += run.run(target_days)
+    if transforms and request.stages != "skeleton":
+        days += _enrich(request, transforms, skeleton, enriched, target_days or skeleton.days(), notices)
+    final = enriched if transforms and request.stages != "skeleton" else skeleton
+    return ExecutionResult(
+        service=request.pipeline.service, output_path=final.root, days=tuple(days), notices=tuple(notices)
+    )
+
+
+def _project_catalog(config: TrainingRunConfig) -> FeatureCatalog:
+    from daedalus.catalog.registry import FeatureCatalog
+
+    return FeatureCatalog.from_yaml_dir(
+        config.project_root / "feature_views", constants=dict(config.constants)
+    )
+
+
+def _notices(request: ExecutionRequest, catalog: FeatureCatalog) -> list[str]:
+    """Latest joins that can see the future, and filters that are off."""
+    notices = []
+    scans = [op for op in request.pipeline if isinstance(op, Scan)]
+    for scan in scans:
+        if scan.keep is not None and scan.keep == "newest" and catalog.view(scan.source_ref).timestamp_field:
+            notices.append(
+                f"view {scan.source_ref} is joined as `latest`, which can see the future; `join: asof` cannot"
+            )
+    coverage = request.run_config.embedding_coverage_filter
+    if coverage.enabled and not any(scan.source_ref.startswith(("store:", "ids:")) for scan in scans):
+        notices.append("embedding_coverage_filter is off: no embedding store is configured")
+    return list(dict.fromkeys(notices))
+
+
+def _enrich(
+    request: ExecutionRequest,
+    transforms: list[RayUdfTransform],
+    skeleton: DayStore,
+    enriched: DayStore,
+    days: list[dt.date],
+    notices: list[str],
+) -> list[DayResult]:
+    from daedalus.pipelines.dynamic_feature import EnrichProgress, run_enrich_stage
+
+    config = request.run_config
+    missing = [day.isoformat() for day in days if skeleton.manifest(day) is None]
+    if missing or not days:
+        raise ExecutionError(
+            f"no skeleton to enrich for {', '.join(missing) or 'any day'}",
+            where=str(skeleton.root),
+            hint="Run without --enrich-only first",
+        )
+
+    def tell(progress: EnrichProgress) -> None:
+        if request.progress is not None:
+            request.progress(
+                RunProgress(
+                    stage="enrich",
+                    day=progress.day,
+                    message="enriching",
+                    done=progress.rows_done,
+                    total=progress.rows_total,
+                )
+            )
+
+    envelope = request.envelope or RayEnvelope(
+        **{
+            key: value
+            for key, value in (("num_cpus", config.ray_num_cpus), ("address", config.ray_address))
+            if value is not None
+        }
+    )
+    stores = {op.store_name: store_definition(config, op.store_name) for op in transforms}
+    result = run_enrich_stage(
+        skeleton=skeleton,
+        output=enriched,
+        days=days,
+        operators=transforms,
+        stores=stores,
+        runtime=config.enrich_runtime,
+        envelope=envelope,
+        progress=tell,
+        notify=notices.append,
+    )
+    return [
+        DayResult(
+            day=day.day.isoformat(),
+            stage="enrich",
+            state="written" if day.written else "up to date",
+            rows=day.rows,
+            content_hash=day.content_hash,
+            reason=day.reason,
+        )
+        for day in result.days
+    ]

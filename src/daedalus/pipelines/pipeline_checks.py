@@ -1,0 +1,184 @@
+"""What a pipeline must satisfy before anything runs, compiled or edited by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daedalus.compute.sql_tier import sql_refusal
+from daedalus.errors import CompileError, did_you_mean
+from daedalus.pipelines.operators import (
+    ArrowUdfTransform,
+    Engine,
+    Filter,
+    Join,
+    PointInTimeJoin,
+    Project,
+    RayUdfTransform,
+    RollingAggregate,
+    Scan,
+    Sink,
+)
+from daedalus.pipelines.schema import filter_fragments, relation_columns
+
+if TYPE_CHECKING:
+    from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
+
+ROLLING_ENGINES = ("duckdb", "polars", "kernel")
+
+
+def check_pipeline(pipeline: OperatorPipeline) -> None:
+    """Refuse a DAG that cannot run or would run wrongly.
+
+    Raises:
+        CompileError: names the operator and the mend.
+    """
+    where = pipeline.file or f"pipeline {pipeline.service}"
+    _check_graph(pipeline, where)
+    for operator in pipeline:
+        _check_engine(operator, where)
+        _check_arity(operator, where)
+    _check_sink(pipeline, where)
+    _check_filters_after_curation(pipeline, where)
+
+
+def _place(where: str, operator: AnyOperator) -> str:
+    return f"{where}, operator {operator.name}"
+
+
+def _check_graph(pipeline: OperatorPipeline, where: str) -> None:
+    """Unique names and outputs; every input made by an earlier operator."""
+    names: set[str] = set()
+    made: set[str] = set()
+    everything = {operator.output for operator in pipeline}
+    for operator in pipeline:
+        if operator.name in names:
+            raise CompileError(f"operator name {operator.name!r} is used twice", where=where, hint="Rename one")
+        if operator.output in made:
+            raise CompileError(
+                f"relation {operator.output!r} is made twice", where=_place(where, operator), hint="Rename one"
+            )
+        for relation in operator.inputs:
+            if relation in made:
+                continue
+            if relation == operator.output or relation in everything:
+                later = pipeline.producer(relation)
+                raise CompileError(
+                    f"input {relation!r} is made by {later.name!r}, which does not come before it",
+                    where=_place(where, operator),
+                    hint="Move it before this operator; when each needs the other it is a cycle: break it",
+                )
+            raise CompileError(
+                f"unknown input {relation!r}", where=_place(where, operator), hint=did_you_mean(relation, made)
+            )
+        names.add(operator.name)
+        made.add(operator.output)
+
+
+def _check_engine(operator: AnyOperator, where: str) -> None:
+    capable = operator.can_run_on()
+    if operator.engine not in capable:
+        can = ", ".join(sorted(engine.value for engine in capable))
+        raise CompileError(
+            f"a {operator.op_kind} cannot run on engine {operator.engine.value!r}",
+            where=_place(where, operator),
+            hint=f"It runs on: {can}",
+        )
+    if isinstance(operator, RollingAggregate | PointInTimeJoin) and operator.specs:
+        _check_rolling(operator, where)
+
+
+def _check_rolling(operator: RollingAggregate | PointInTimeJoin, where: str) -> None:
+    if operator.rolling_engine not in ROLLING_ENGINES:
+        raise CompileError(
+            f"unknown rolling_engine {operator.rolling_engine!r}",
+            where=_place(where, operator),
+            hint=did_you_mean(operator.rolling_engine, ROLLING_ENGINES),
+        )
+    if operator.engine is not Engine.SQL:
+        return
+    if operator.rolling_engine != "duckdb":
+        raise CompileError(
+            f"rolling_engine {operator.rolling_engine!r} does not run as SQL",
+            where=_place(where, operator),
+            hint="Tag the operator sql_arrow_udf, or set rolling_engine: duckdb",
+        )
+    for spec in operator.specs:
+        reason = sql_refusal(spec)
+        if reason:
+            raise CompileError(
+                f"spec {spec.name!r} cannot run on engine 'sql': {reason}",
+                where=_place(where, operator),
+                hint="Tag the operator sql_arrow_udf, or move the spec to one that is",
+            )
+
+
+def _check_arity(operator: AnyOperator, where: str) -> None:
+    """How many inputs each kind reads."""
+    match operator:
+        case Scan():
+            fits = len(operator.inputs) == (1 if operator.restrict else 0)
+            expected = "one input with restrict, else none"
+        case Join() | PointInTimeJoin():
+            fits, expected = len(operator.inputs) == 2, "two inputs, left and right"
+        case RollingAggregate():
+            fits = len(operator.inputs) == 2 + len(operator.histories)
+            expected = "the rows, their history, and the relations of histories"
+        case Filter() | Project() | ArrowUdfTransform() | RayUdfTransform() | Sink():
+            fits, expected = len(operator.inputs) == 1, "one input"
+    if not fits:
+        raise CompileError(
+            f"it has {len(operator.inputs)} inputs", where=_place(where, operator), hint=f"It reads {expected}"
+        )
+
+
+def _check_sink(pipeline: OperatorPipeline, where: str) -> None:
+    sinks = pipeline.by_kind("sink")
+    if len(sinks) != 1 or pipeline.operators[-1] is not sinks[0]:
+        raise CompileError(
+            f"a pipeline ends with one sink, this one has {len(sinks)}", where=where, hint="Put it last"
+        )
+    seen_enrich = ""
+    for operator in pipeline:
+        if isinstance(operator, RayUdfTransform):
+            seen_enrich = operator.name
+        elif seen_enrich and not isinstance(operator, Sink):
+            raise CompileError(
+                f"it comes after the enrichment operator {seen_enrich!r}",
+                where=_place(where, operator),
+                hint="Enrichment reads finished rows: only the sink may follow it",
+            )
+
+
+def _check_filters_after_curation(pipeline: OperatorPipeline, where: str) -> None:
+    """Refuse a filter that reads a column which an operator downstream of it rewrites.
+
+    Rows would be dropped by values that curation was about to correct.
+    """
+    columns = relation_columns(pipeline)
+    for filtering in pipeline:
+        if not isinstance(filtering, Filter):
+            continue
+        predicate, counts = filter_fragments(filtering, columns[filtering.inputs[0]], _place(where, filtering))
+        fragments = [*counts.values(), *([predicate] if predicate else [])]
+        read = {name for fragment in fragments for name in fragment.columns} | set(filtering.group_by)
+        for curating in _downstream(pipeline, filtering):
+            if not isinstance(curating, Project) or not curating.extend:
+                continue
+            rewritten = read & {column.name for column in curating.columns}
+            if rewritten:
+                name = sorted(rewritten)[0]
+                raise CompileError(
+                    f"it filters on {name!r} before {curating.name!r} rewrites it",
+                    where=_place(where, filtering),
+                    hint=f"Put {curating.name!r} before this filter: curation precedes the content filter",
+                )
+
+
+def _downstream(pipeline: OperatorPipeline, start: AnyOperator) -> list[AnyOperator]:
+    reached = {start.output}
+    found = []
+    for operator in pipeline:
+        if reached & set(operator.inputs):
+            reached.add(operator.output)
+            found.append(operator)
+    return found

@@ -1,0 +1,108 @@
+"""Integer ids of sessions, numbered once and for ever in `qid_map.parquet` at the output root.
+
+An operational id: it depends on the order in which runs met the sessions, so it is outside content hashes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from daedalus.errors import ExecutionError
+from daedalus.sql.identifiers import quote_ident, quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import pyarrow as pa
+
+MAP_NAME = "qid_map.parquet"
+LOCK_SECONDS = 60
+
+
+def map_path(output_root: Path) -> Path:
+    """Where the map lives."""
+    return output_root / MAP_NAME
+
+
+def qid_map_sql(output_root: Path, columns: tuple[str, ...], session_type: str) -> str:
+    """A relation of (session, qid) under the given column names; empty before the first run.
+
+    Sessions are kept as text, for services with sessions of different types share the map.
+    """
+    session, qid = (quote_ident(name) for name in columns)
+    path = map_path(output_root)
+    if not path.exists():
+        return f"(SELECT CAST(NULL AS {session_type}) AS {session}, CAST(NULL AS BIGINT) AS {qid} WHERE false)"
+    rows = f"read_parquet({quote_literal(str(path))})"
+    return f"(SELECT TRY_CAST(session AS {session_type}) AS {session}, qid AS {qid} FROM {rows})"
+
+
+def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> int:
+    """Give the sessions that the map lacks the next numbers, in the order they come; returns how many.
+
+    Args:
+        sessions_by_day: one table per day, ascending; its one column holds each row's session as text, in the
+            day's total order, NULLs allowed.
+
+    The map is committed in one step, and written only when it grew.
+    """
+    import polars as pl
+
+    output_root.mkdir(parents=True, exist_ok=True)
+    path = map_path(output_root)
+    with _locked(path):
+        known = _read(path)
+        grown = known
+        for table in sessions_by_day:
+            met = pl.DataFrame({"session": pl.from_arrow(table.column(0))}).drop_nulls()
+            fresh = met.unique(maintain_order=True).join(grown, on="session", how="anti", maintain_order="left")
+            first = _next(grown)
+            numbered = fresh.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + first).alias("qid"))
+            grown = pl.concat([grown, numbered.select("session", "qid")])
+        if grown.height > known.height:
+            part = path.with_name(f".{path.name}.{os.getpid()}")
+            grown.write_parquet(part, compression="zstd")
+            part.replace(path)
+        return grown.height - known.height
+
+
+def _next(known) -> int:  # type: ignore[no-untyped-def]  # a polars frame, imported late
+    return int(known["qid"].max()) + 1 if known.height else 0
+
+
+def _read(path: Path):  # type: ignore[no-untyped-def]  # a polars frame, imported late
+    import polars as pl
+
+    if not path.exists():
+        return pl.DataFrame(schema={"session": pl.String, "qid": pl.Int64})
+    try:
+        return pl.read_parquet(path).select(pl.col("session").cast(pl.String), pl.col("qid").cast(pl.Int64))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ExecutionError(
+            f"the session map cannot be read: {error}", where=str(path), hint="Restore it from a backup"
+        ) from error
+
+
+def _locked(path: Path) -> AbstractContextManager[None]:
+    import contextlib
+
+    @contextlib.contextmanager
+    def hold() -> Iterator[None]:
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            raise ExecutionError(
+                "another run is numbering sessions", where=str(path), hint="Try again when it is done"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    return hold()

@@ -1,0 +1,129 @@
+"""The relations of one day in one DuckDB connection: SQL that composes, and tables where it must be kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from daedalus.errors import DaedalusError, ExecutionError, SourceError
+from daedalus.pipelines.operators import ROW
+from daedalus.sql.identifiers import quote_ident
+from daedalus.storage.view_reader import ERROR_MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import duckdb
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A SELECT that has not run yet, and the relations it reads."""
+
+    sql: str
+    reads: tuple[str, ...]
+
+
+class RelationGraph:
+    """Named relations: SELECTs that are still text, and tables that hold their rows.
+
+    Text composes: asking for a relation gives one statement with everything pending below it as CTEs.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self.statements: list[tuple[str, str]] = []
+        self._pending: dict[str, _Pending] = {}
+        self._types: dict[str, dict[str, str]] = {}
+
+    def define(self, name: str, sql: str, reads: Iterable[str]) -> None:
+        """A relation as a SELECT over others."""
+        self._pending[name] = _Pending(sql, tuple(reads))
+        self._types.pop(name, None)
+
+    def sql(self, name: str) -> str:
+        """A SELECT of the relation's rows, everything pending included."""
+        if name not in self._pending:
+            return f"SELECT * FROM {quote_ident(name)}"
+        chain: dict[str, str] = {}
+        self._collect(name, chain)
+        top = chain.pop(name)
+        if not chain:
+            return top
+        ctes = ",\n".join(f"{quote_ident(one)} AS (\n{text}\n)" for one, text in chain.items())
+        return f"WITH {ctes}\n{top}"
+
+    def _collect(self, name: str, chain: dict[str, str]) -> None:
+        pending = self._pending.get(name)
+        if pending is None or name in chain:
+            return
+        for read in pending.reads:
+            self._collect(read, chain)
+        chain[name] = pending.sql
+
+    def types(self, name: str) -> dict[str, str]:
+        """The relation's columns and DuckDB types, in order."""
+        if name not in self._types:
+            rows = self.execute(f"DESCRIBE {self.sql(name)}", name).fetchall()
+            self._types[name] = {row[0]: row[1] for row in rows}
+        return self._types[name]
+
+    def keep(self, name: str) -> None:
+        """Run the relation's statement and keep its rows as a table."""
+        if name not in self._pending:
+            return
+        types = self.types(name)
+        order = f" ORDER BY {quote_ident(ROW)}" if ROW in types else ""
+        body = self.sql(name)
+        statement = f"CREATE OR REPLACE TABLE {quote_ident(name)} AS SELECT * FROM (\n{body}\n){order}"
+        self.statements.append((name, body))
+        self.execute(statement, name)
+        del self._pending[name]
+
+    def drop(self, name: str) -> None:
+        """Forget a table's rows."""
+        if name not in self._pending:
+            self.execute(f"DROP TABLE IF EXISTS {quote_ident(name)}", name)
+
+    def is_kept(self, name: str) -> bool:
+        """Whether the relation is a table by now."""
+        return name not in self._pending
+
+    def execute(self, sql: str, relation: str) -> duckdb.DuckDBPyConnection:
+        """Run a statement; what DuckDB refuses becomes an error of ours that names the operator."""
+        import duckdb
+
+        try:
+            return self.connection.execute(sql)
+        except duckdb.Error as error:
+            raise as_execution_error(error, relation) from error
+
+    def arrow(self, name: str, columns: Iterable[str], where: str = "", order: str = ROW) -> pa.Table:
+        """Rows of a kept table, in order of `order`, as one Arrow table."""
+        items = ", ".join(quote_ident(column) for column in columns)
+        sql = f"SELECT {items} FROM {quote_ident(name)} {where} ORDER BY {quote_ident(order)}"
+        return self.execute(sql, name).to_arrow_table()
+
+
+def as_execution_error(error: Exception, operator: str) -> DaedalusError:
+    """DuckDB's exception as one of ours: a checked value that did not fit, full disk, little memory, or its text."""
+    text = str(error)
+    if ERROR_MARK in text:
+        message = text.split(ERROR_MARK, 1)[1].splitlines()[0]
+        return SourceError(message, operator=operator)
+    first = text.splitlines()[0] if text else type(error).__name__
+    lowered = text.lower()
+    if "no space left" in lowered or "max_temp_directory_size" in lowered:
+        return ExecutionError(
+            f"the spill disk is full: {first}",
+            operator=operator,
+            hint="Free space under compute.duckdb_config.temp_directory, or point it at a larger disk",
+        )
+    if "out of memory" in lowered:
+        return ExecutionError(
+            f"memory_limit is too small: {first}",
+            operator=operator,
+            hint="Raise compute.duckdb_config.memory_limit, lower threads, or give it a temp_directory to spill to",
+        )
+    return ExecutionError(first, operator=operator)

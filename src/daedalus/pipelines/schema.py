@@ -1,0 +1,131 @@
+"""The column names of every relation of a pipeline, from the descriptions alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daedalus.errors import CompileError, DefinitionError, did_you_mean
+from daedalus.pipelines.operators import (
+    ROW,
+    TICK,
+    ArrowUdfTransform,
+    Filter,
+    Join,
+    PointInTimeJoin,
+    Project,
+    RayUdfTransform,
+    RollingAggregate,
+    Scan,
+    Sink,
+)
+from daedalus.sql.fragments import parse_fragment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
+    from daedalus.sql.fragments import Fragment
+
+Names = tuple[str, ...]
+
+
+def relation_columns(pipeline: OperatorPipeline) -> dict[str, Names]:
+    """Relation to its column names, in order, positions included.
+
+    Raises:
+        CompileError: an operator names a column that its input lacks; with near matches.
+    """
+    where = pipeline.file or f"pipeline {pipeline.service}"
+    found: dict[str, Names] = {}
+    for operator in pipeline:
+        place = f"{where}, operator {operator.name}"
+        found[operator.output] = _columns(operator, [found[name] for name in operator.inputs], place)
+    return found
+
+
+def _columns(operator: AnyOperator, inputs: list[Names], place: str) -> Names:
+    match operator:
+        case Scan():
+            return (*operator.columns, TICK, *((ROW,) if operator.ordered else ()))
+        case Filter():
+            filter_fragments(operator, inputs[0], place)
+            return inputs[0]
+        case Project():
+            return _projected(operator, inputs[0], place)
+        case Join():
+            _require((left for left, _ in operator.on), inputs[0], place)
+            _require((right for _, right in (*operator.on, *operator.columns)), inputs[1], place)
+            added = [name for name, _ in operator.columns] + ([operator.marker] if operator.marker else [])
+            return _with(inputs[0], added, place)
+        case PointInTimeJoin():
+            _require((left for left, _ in operator.on), inputs[0], place)
+            _require((right for _, right in (*operator.on, *operator.columns)), inputs[1], place)
+            added = [name for name, _ in operator.columns] + [spec.name for spec in operator.specs]
+            return _with(inputs[0], added, place)
+        case RollingAggregate():
+            _require((key for spec in operator.specs for key in spec.group_by), inputs[0], place)
+            return _with(inputs[0], [spec.name for spec in operator.specs], place)
+        case ArrowUdfTransform():
+            _require(operator.arguments, inputs[0], place)
+            return _with(inputs[0], [operator.column], place, replaces=True)
+        case RayUdfTransform():
+            _require([operator.source_id_column], inputs[0], place)
+            return _with(inputs[0], [operator.column], place, replaces=True)
+        case Sink():
+            return inputs[0]
+
+
+def _projected(operator: Project, names: Names, place: str) -> Names:
+    for column in operator.columns:
+        if column.sql:
+            checked_fragment(column.sql, names, f"{place}, column {column.name}")
+    made = [column.name for column in operator.columns]
+    if len(set(made)) != len(made):
+        raise CompileError("a column is made twice", where=place, hint="Rename or remove one")
+    if operator.extend:
+        return (*names, *(name for name in made if name not in names))
+    return (*made, *(position for position in (TICK, ROW) if position in names))
+
+
+def filter_fragments(
+    operator: Filter, names: Iterable[str], place: str
+) -> tuple[Fragment | None, dict[str, Fragment]]:
+    """The parsed predicate (None when empty) and the parsed counts of a filter."""
+    available = tuple(names)
+    _require(operator.group_by, available, place)
+    counts = {
+        name: checked_fragment(sql, available, f"{place}, counts.{name}") for name, sql in operator.counts
+    }
+    if not operator.predicate:
+        return None, counts
+    predicate = checked_fragment(operator.predicate, (*available, *counts), f"{place}, predicate")
+    return predicate, counts
+
+
+def checked_fragment(sql: str, names: Iterable[str], place: str) -> Fragment:
+    """The parsed expression; what is wrong with it is a CompileError that names the operator."""
+    try:
+        return parse_fragment(sql, columns=names, where=place)
+    except DefinitionError as error:
+        raise CompileError(error.what, where=error.where, hint=error.hint) from None
+
+
+def _require(wanted: Iterable[str], names: Names, place: str) -> None:
+    for name in wanted:
+        if name not in names:
+            raise CompileError(f"its input has no column {name!r}", where=place, hint=did_you_mean(name, names))
+
+
+def _with(names: Names, added: Iterable[str], place: str, *, replaces: bool = False) -> Names:
+    new = list(added)
+    for name in new:
+        if name in names and not replaces:
+            raise CompileError(
+                f"its input has a column {name!r} already", where=place, hint="Rename the new column"
+            )
+    return (*names, *(name for name in new if name not in names))
+
+
+def output_names(columns: Mapping[str, Names], relation: str) -> Names:
+    """The columns of a relation without positions."""
+    return tuple(name for name in columns[relation] if name not in (TICK, ROW))

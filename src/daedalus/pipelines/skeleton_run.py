@@ -1,0 +1,306 @@
+"""The skeleton days of one run: which there are, which are stale and why, and running those."""
+
+from __future__ import annotations
+
+import calendar
+import concurrent.futures
+import dataclasses
+import datetime as dt
+import multiprocessing
+import time
+from typing import TYPE_CHECKING, Any
+
+from daedalus.errors import DefinitionError, ExecutionError
+from daedalus.metadata.days import DayManifest, DayStore
+from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
+from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.operators import Scan, Sink, TimeRange
+from daedalus.pipelines.pipeline_files import pipeline_to_yaml
+from daedalus.pipelines.qid import number_sessions
+from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second
+from daedalus.pipelines.training import run_skeleton_stage, session_tables
+from daedalus.storage.sources.base import TickRange
+from daedalus.storage.view_reader import UNIT_US, ViewReader, view_source_unit
+
+if TYPE_CHECKING:
+    from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.pipelines.executor import DayResult, ExecutionRequest
+    from daedalus.pipelines.operators import OperatorPipeline
+    from daedalus.pipelines.run_sources import RunSources
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stale:
+    """A day to compute."""
+
+    day: dt.date
+    fingerprint: dict[str, Any]
+    reason: str
+
+
+class SkeletonRun:
+    """The skeleton stage of one run.
+
+    Args:
+        request: what to run.
+        catalog: the definitions.
+        sources: snapshotted once, for the whole run.
+        store: where the days go.
+    """
+
+    def __init__(
+        self, request: ExecutionRequest, catalog: FeatureCatalog, sources: RunSources, store: DayStore
+    ) -> None:
+        self._request = request
+        self._catalog = catalog
+        self._sources = sources
+        self._store = store
+        self._pipeline = request.pipeline
+        self._spine = _spine_scan(request.pipeline)
+
+    # ------------------------------------------------------------------ days
+
+    def target_days(self) -> list[dt.date]:
+        """The days to make, ascending: those asked for, else every day of the months that has events."""
+        wanted = sorted(set(self._request.target_dates))
+        config = self._request.run_config
+        for day in wanted:
+            if not config.holds_day(day):
+                raise DefinitionError(
+                    f"{day.isoformat()} is outside feed_start..feed_end ({config.feed_start}..{config.feed_end})",
+                    where="target date",
+                    hint="Widen the months in config/training/runtime.yaml",
+                )
+        found = self._days_with_events(wanted)
+        absent = [day.isoformat() for day in wanted if day not in found]
+        if absent:
+            raise ExecutionError(
+                f"there are no events on {', '.join(absent)}", where=f"view {self._spine.source_ref}"
+            )
+        if not found:
+            raise ExecutionError(
+                f"there are no events from {config.feed_start} to {config.feed_end}",
+                where=f"view {self._spine.source_ref}",
+                hint="Set feed_start and feed_end in config/training/runtime.yaml to months with data",
+            )
+        return sorted(found)
+
+    def _days_with_events(self, wanted: list[dt.date]) -> set[dt.date]:
+        first, last = _months(self._request.run_config.feed_start, self._request.run_config.feed_end)
+        if wanted:
+            first, last = wanted[0], wanted[-1]
+        range_ = TickRange(low_us=day_start_us(first), high_us=day_start_us(last + dt.timedelta(days=1)))
+        ticks = ticks_per_second(self._pipeline, self._catalog)
+        with duckdb_session(self._request.run_config.duckdb_settings()) as connection:
+            view = self._catalog.view(self._spine.source_ref)
+            source = self._sources.source(view.name)
+            source.setup(connection)
+            rows = ViewReader(view, source, connection, ticks).select_sql((), range_)
+            per_day = 86_400 * ticks
+            # Floor division: days before 1970 are days, too.
+            found = connection.execute(
+                f"SELECT DISTINCT CAST(floor(__t / {per_day}) AS BIGINT) FROM ({rows})"
+            ).fetchall()
+        days = {dt.date(1970, 1, 1) + dt.timedelta(days=row[0]) for row in found}
+        return days & set(wanted) if wanted else days
+
+    # ------------------------------------------------------------------ what is stale
+
+    def run(self, days: list[dt.date]) -> list[DayResult]:
+        """Bring the days up to date; returns one result per day, ascending."""
+        from daedalus.pipelines.executor import DayResult
+
+        results: dict[dt.date, DayResult] = {}
+        stale: list[_Stale] = []
+        for day in days:
+            fingerprint = self.fingerprint(day)
+            manifest = self._store.manifest(day)
+            reason = _why_stale(manifest, fingerprint)
+            if reason:
+                stale.append(_Stale(day, fingerprint, reason))
+            elif manifest is not None:
+                results[day] = DayResult(
+                    day=day.isoformat(),
+                    stage="skeleton",
+                    state="up to date",
+                    rows=manifest.row_count,
+                    content_hash=manifest.content_hash,
+                    reason="same definitions and sources",
+                )
+        if stale:
+            self._number_sessions([one.day for one in stale])
+        for one, manifest, seconds in self._computed(stale):
+            results[one.day] = DayResult(
+                day=one.day.isoformat(),
+                stage="skeleton",
+                state="written",
+                rows=manifest.row_count,
+                content_hash=manifest.content_hash,
+                reason=one.reason,
+                seconds=round(seconds, 3),
+            )
+        return [results[day] for day in days]
+
+    def fingerprint(self, day: dt.date) -> dict[str, Any]:
+        """What the day is made from, as plain data."""
+        sources: dict[str, Any] = {}
+        for scan in _scans_before_output(self._pipeline):
+            if scan.source_ref.startswith("store:"):
+                sources[scan.name] = self._store_identity(scan.source_ref.removeprefix("store:"))
+            elif scan.source_ref.startswith("ids:"):
+                ids = self._sources.ids_source(scan.source_ref.removeprefix("ids:"))
+                sources[scan.name] = ids.snapshot().identity()
+            elif not is_run_relation(scan.source_ref):
+                sources[scan.name] = self._sources.identity(scan.source_ref, scan_range(scan, day))
+        return {
+            "pipeline": pipeline_to_yaml(self._pipeline),
+            "views": {name: _view_text(self._catalog, name) for name in scanned_views(self._pipeline)},
+            "sources": sources,
+        }
+
+    def _store_identity(self, name: str) -> list[Any]:
+        from daedalus.pipelines.embedding_ids import store_definition
+        from daedalus.storage.embedding_store import open_store
+
+        store = open_store(store_definition(self._request.run_config, name))
+        return [name, store.version, store.count]
+
+    # ------------------------------------------------------------------ running
+
+    def _context(self, day: dt.date) -> DayContext:
+        return DayContext(
+            pipeline=self._pipeline,
+            catalog=self._catalog,
+            config=self._request.run_config,
+            sources=self._sources,
+            day=day,
+            ticks_per_second=ticks_per_second(self._pipeline, self._catalog),
+            spine_ticks=self._spine_ticks(),
+            output_root=self._request.run_config.output_path,
+        )
+
+    def _spine_ticks(self) -> int:
+        view = self._catalog.view(self._spine.source_ref)
+        dtype = view.field(view.timestamp_field).dtype
+        named = {"TIMESTAMP_S": 1, "TIMESTAMP_MS": 1_000, "TIMESTAMP_NS": 1_000_000_000}
+        if dtype in named:
+            return named[dtype]
+        unit = view_source_unit(view)
+        return 1_000_000_000 if unit < UNIT_US["us"] else round(1_000_000 / unit)
+
+    def _number_sessions(self, days: list[dt.date]) -> None:
+        sink = self._pipeline.operators[-1]
+        if isinstance(sink, Sink) and sink.session_column:
+            number_sessions(self._request.run_config.output_path, session_tables(self._context(days[0]), days))
+
+    def _computed(self, stale: list[_Stale]) -> list[tuple[_Stale, DayManifest, float]]:
+        workers = min(self._request.run_config.day_workers, len(stale))
+        if workers <= 1:
+            return [self._one(one, done, len(stale)) for done, one in enumerate(stale)]
+        return self._in_processes(stale, workers)
+
+    def _one(self, one: _Stale, done: int, total: int) -> tuple[_Stale, DayManifest, float]:
+        def report(message: str) -> None:
+            self._tell(one.day, message, done, total)
+
+        report("starting")
+        manifest, seconds = _timed_day(self._context(one.day), self._store.root, one.fingerprint, report)
+        self._tell(one.day, "written", done + 1, total)
+        return one, manifest, seconds
+
+    def _in_processes(self, stale: list[_Stale], workers: int) -> list[tuple[_Stale, DayManifest, float]]:
+        """Days in processes of their own, so that each has its DuckDB and its memory to itself."""
+        finished: list[tuple[_Stale, DayManifest, float]] = []
+        spawn = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+            running = {
+                pool.submit(_timed_day, self._context(one.day), self._store.root, one.fingerprint): one
+                for one in stale
+            }
+            try:
+                for future in concurrent.futures.as_completed(running):
+                    one = running[future]
+                    manifest, seconds = future.result()
+                    finished.append((one, manifest, seconds))
+                    self._tell(one.day, "written", len(finished), len(stale))
+            except concurrent.futures.process.BrokenProcessPool as error:
+                raise ExecutionError(
+                    "a day worker was killed, most likely for want of memory",
+                    hint="Lower day_workers or compute.duckdb_config.memory_limit and run again; finished days are kept",
+                ) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return finished
+
+    def _tell(self, day: dt.date, message: str, done: int, total: int) -> None:
+        from daedalus.pipelines.executor import RunProgress
+
+        if self._request.progress is not None:
+            self._request.progress(
+                RunProgress(stage="skeleton", day=day.isoformat(), message=message, done=done, total=total)
+            )
+
+
+def _timed_day(
+    context: DayContext, root: Any, fingerprint: dict[str, Any], report: Any = None
+) -> tuple[DayManifest, float]:
+    started = time.perf_counter()
+    manifest = run_skeleton_stage(context, DayStore(root), fingerprint, report=report)
+    return manifest, time.perf_counter() - started
+
+
+def _spine_scan(pipeline: OperatorPipeline) -> Scan:
+    from daedalus.errors import CompileError
+    from daedalus.pipelines.day_stream import main_chain
+
+    first = main_chain(pipeline)[0]
+    if not isinstance(first, Scan) or is_run_relation(first.source_ref):
+        raise CompileError(
+            "the rows do not begin with the scan of a view",
+            where=f"pipeline {pipeline.service}, operator {first.name}",
+            hint="The first input of each operator leads back to the spine's scan",
+        )
+    return first
+
+
+def _scans_before_output(pipeline: OperatorPipeline) -> list[Scan]:
+    return [operator for operator in pipeline if isinstance(operator, Scan)]
+
+
+def _months(start: str, end: str) -> tuple[dt.date, dt.date]:
+    year, month = int(end[:4]), int(end[4:])
+    last = calendar.monthrange(year, month)[1]
+    return dt.date(int(start[:4]), int(start[4:]), 1), dt.date(year, month, last)
+
+
+def _view_text(catalog: FeatureCatalog, name: str) -> str:
+    """A view's definition as text; where its file lies does not matter."""
+    view = dataclasses.replace(catalog.view(name), file="", description="", owner="", tags=())
+    return repr(view)
+
+
+def _why_stale(manifest: DayManifest | None, fingerprint: dict[str, Any]) -> str:
+    """Why a day must be computed; empty when it is up to date."""
+    if manifest is None:
+        return "not there yet"
+    old = manifest.fingerprint
+    if old.get("pipeline") != fingerprint["pipeline"]:
+        return "the pipeline changed"
+    for name, text in fingerprint["views"].items():
+        if old.get("views", {}).get(name) != text:
+            return f"view {name} changed"
+    for name, identity in fingerprint["sources"].items():
+        before = old.get("sources", {}).get(name)
+        if before != identity:
+            return f"the source of {name} changed{_first_difference(before, identity)}"
+    return ""
+
+
+def _first_difference(before: Any, now: Any) -> str:
+    if not isinstance(before, list) or not isinstance(now, list):
+        return ""
+    for item in now:
+        if item not in before:
+            return f": {item[0] if isinstance(item, list) else item}"
+    return ": a file is gone" if len(before) > len(now) else ""

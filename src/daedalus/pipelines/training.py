@@ -1,0 +1,251 @@
+"""The skeleton stage: for each target day, the SQL source layer and the Arrow operators, written as Parquet.
+
+The day's connection has its own memory, threads and spill folder, so that days do not share limits. While one
+chunk is computed the one before it is written.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from daedalus.errors import DaedalusError, ExecutionError
+from daedalus.metadata.days import DayManifest, DayStore
+from daedalus.pipelines.day_context import DayContext
+from daedalus.pipelines.day_relations import DayRelations
+from daedalus.pipelines.day_stream import DayStream, output_schema, without_positions
+from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.operators import TICK
+from daedalus.storage.sinks.parquet import ParquetSink, SinkResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+QID = "qid"
+Report = "Callable[[str], None]"
+
+
+def run_skeleton_stage(
+    context: DayContext,
+    store: DayStore,
+    fingerprint: dict[str, Any],
+    *,
+    report: Callable[[str], None] | None = None,
+) -> DayManifest:
+    """Compute and write one day, whole or not at all.
+
+    Args:
+        context: the day, its pipeline and sources.
+        store: where the day goes: `<output_root>/<service>/skeleton`.
+        fingerprint: what the day is made from, for its manifest.
+        report: told what is being done.
+
+    Returns:
+        The manifest that was committed with the day.
+
+    Raises:
+        ExecutionError: names day and operator; an earlier version of the day is left as it was.
+    """
+    tell = report or _ignore
+    try:
+        with store.locked(context.day):
+            return _write_day(context, store, fingerprint, tell)
+    except ExecutionError as error:
+        error.day = error.day or context.day.isoformat()
+        raise
+    except DaedalusError:
+        raise
+    except OSError as error:
+        raise ExecutionError(
+            f"the day cannot be written: {error.strerror or error}",
+            where=str(store.path(context.day)),
+            hint="Free space or fix the permissions, then run again; finished days are kept",
+            day=context.day.isoformat(),
+        ) from error
+
+
+def _write_day(
+    context: DayContext, store: DayStore, fingerprint: dict[str, Any], tell: Callable[[str], None]
+) -> DayManifest:
+    folder = store.begin(context.day)
+    try:
+        with duckdb_session(context.config.duckdb_settings()) as connection:
+            stream = DayStream(context, DayRelations(context, connection))
+            tell("reading and joining")
+            stream.prepare()
+            tell("aggregating and writing")
+            written, schema, ts_range = _write_stream(folder, stream, context)
+        context.sources.verify_unchanged()
+        manifest = DayManifest(
+            day=context.day.isoformat(),
+            schema=tuple((field.name, str(field.type)) for field in schema),
+            row_count=written.row_count,
+            ts_min=_instant(ts_range[0], context.ticks_per_second),
+            ts_max=_instant(ts_range[1], context.ticks_per_second),
+            content_hash=written.content_hash,
+            fingerprint=fingerprint,
+            files=written.files,
+        )
+        store.commit(context.day, folder, manifest)
+    except BaseException:
+        store.discard(folder)
+        raise
+    return manifest
+
+
+def _write_stream(
+    folder: Path, stream: DayStream, context: DayContext
+) -> tuple[SinkResult, pa.Schema, tuple[int | None, int | None]]:
+    """Write the stream's tables in a thread of its own, one behind the computation."""
+    sink: ParquetSink | None = None
+    schema: pa.Schema | None = None
+    low: int | None = None
+    high: int | None = None
+    writing: Future[None] | None = None
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        try:
+            for table in stream.tables():
+                low, high = _wider(low, high, table)
+                rows = without_positions(table)
+                if sink is None or schema is None:
+                    schema = output_schema(context.pipeline, rows.schema)
+                    unhashed = [QID] if _numbers_sessions(context) else []
+                    sink = ParquetSink(folder, schema, unhashed)
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write, sink, rows, schema)
+            if writing is not None:
+                writing.result()
+        except BaseException:
+            if writing is not None:
+                writing.exception()
+            if sink is not None:
+                sink.abort()
+            raise
+    if sink is None or schema is None:
+        raise ExecutionError("the pipeline made no table", day=context.day.isoformat())
+    return sink.close(), schema, (low, high)
+
+
+def _numbers_sessions(context: DayContext) -> bool:
+    return bool(getattr(context.pipeline.operators[-1], "session_column", ""))
+
+
+def _write(sink: ParquetSink, rows: pa.Table, schema: pa.Schema) -> None:
+    sink.write(to_schema(rows, schema))
+
+
+def to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows in the output's exact types; a value that does not fit is an error, never rounded.
+
+    Raises:
+        ExecutionError: names the column.
+    """
+    columns = []
+    for field in schema:
+        column = rows.column(field.name)
+        if column.type == field.type:
+            columns.append(column)
+            continue
+        try:
+            cast = column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ExecutionError(
+                f"column {field.name!r} does not fit its declared type {field.type}: {error}",
+                hint="Change the column's dtype in the contract",
+            ) from error
+        if _narrows_floats(column.type, field.type) and not _equal_floats(column, cast.cast(column.type)):
+            raise ExecutionError(
+                f"column {field.name!r} holds values that {field.type} would round",
+                hint="Declare FLOAT or DOUBLE in the contract",
+            )
+        columns.append(cast)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _narrows_floats(source: pa.DataType, target: pa.DataType) -> bool:
+    """Arrow's safe cast rounds floats without a word."""
+    while hasattr(source, "value_type") and hasattr(target, "value_type"):
+        source, target = source.value_type, target.value_type
+    floats = pa.types.is_floating(source) and pa.types.is_floating(target)
+    return bool(floats and target.bit_width < source.bit_width)
+
+
+def _equal_floats(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Whether both hold the same values, every NaN equal to every NaN."""
+    for left, right in zip(one.chunks, other.chunks, strict=True):
+        while not pa.types.is_floating(left.type):
+            left, right = left.flatten(), right.flatten()
+        same = pc.or_(pc.equal(left, right), pc.and_(pc.is_nan(left), pc.is_nan(right)))
+        if not pc.all(pc.fill_null(same, True), min_count=0).as_py():
+            return False
+    return True
+
+
+def _wider(low: int | None, high: int | None, table: pa.Table) -> tuple[int | None, int | None]:
+    if TICK not in table.column_names:
+        return low, high
+    bounds = pc.min_max(table.column(TICK)).as_py()
+    if bounds["min"] is None:
+        return low, high
+    return (
+        bounds["min"] if low is None else min(low, bounds["min"]),
+        bounds["max"] if high is None else max(high, bounds["max"]),
+    )
+
+
+def _instant(ticks: int | None, per_second: int) -> str:
+    if ticks is None:
+        return ""
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=ticks * 1_000_000 // per_second)
+    return moment.isoformat()
+
+
+def _ignore(_message: str) -> None:
+    """No one listens."""
+
+
+def session_tables(context: DayContext, days: list[dt.date]) -> Iterator[pa.Table]:
+    """Per day, its sessions as text, in order of their first row; before the session filter.
+
+    Args:
+        context: any day of the run.
+        days: ascending.
+    """
+    import dataclasses
+
+    from daedalus.pipelines.operators import OperatorPipeline, Scan, Sink, TimeRange
+    from daedalus.sql.identifiers import quote_ident
+
+    sink = context.pipeline.operators[-1]
+    if not isinstance(sink, Sink) or not sink.session_column:
+        return
+    operators = tuple(
+        # Only the day's own rows are numbered: the window before it is not read.
+        dataclasses.replace(operator, lookback_seconds=0.0)
+        if isinstance(operator, Scan) and operator.time_range is TimeRange.WINDOW
+        else operator
+        for operator in context.pipeline.upstream(sink.sessions_from)
+    )
+    pipeline = OperatorPipeline(
+        service=context.pipeline.service, version=context.pipeline.version, operators=operators
+    )
+    session = quote_ident(sink.session_column)
+    for day in days:
+        of_day = dataclasses.replace(context, pipeline=pipeline, day=day)
+        with duckdb_session(context.config.duckdb_settings()) as connection:
+            relations = DayRelations(of_day, connection)
+            for operator in operators:
+                relations.add(operator)
+            rows = relations.graph.sql(sink.sessions_from)
+            tick = of_day.tick
+            yield relations.graph.execute(
+                f"SELECT CAST({session} AS VARCHAR) AS session FROM ({rows}) WHERE {session} IS NOT NULL "
+                f"AND __t >= {tick.day_start} AND __t < {tick.day_end} GROUP BY {session} ORDER BY min(__row)",
+                "sessions",
+            ).to_arrow_table()

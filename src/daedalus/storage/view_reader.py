@@ -1,0 +1,209 @@
+"""A view's rows under canonical names and declared types, as SQL over its source.
+
+Every value is checked on the way: a type that does not hold the source's value without loss, or a NULL where
+the view says there is none, stops the query with the first offending value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from daedalus.catalog.dtypes import to_duckdb
+from daedalus.errors import SourceError, did_you_mean
+from daedalus.sql.identifiers import quote_ident, quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import duckdb
+
+    from daedalus.catalog.model import FeatureViewDef, FieldDef
+    from daedalus.storage.sources.base import Source, TickRange
+
+#: Begins the text of an error that our own SQL raises, so that its message can be told from DuckDB's.
+ERROR_MARK = "[daedalus] "
+
+UNIT_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+_NESTED = ("STRUCT", "MAP", "UNION")
+
+
+@dataclass(frozen=True, slots=True)
+class ViewColumn:
+    """A declared field and what the source has for it.
+
+    Attributes:
+        dtype: the DuckDB type it is read as.
+        source_type: the source's own type; empty when the source lacks the (optional) column.
+    """
+
+    name: str
+    dtype: str
+    source_name: str
+    source_type: str
+
+    @property
+    def absent(self) -> bool:
+        """Whether the source lacks it."""
+        return not self.source_type
+
+
+class ViewReader:
+    """Renders SELECTs over one view.
+
+    Args:
+        view: the definition.
+        source: its rows.
+        connection: asked once for the source's schema.
+        ticks_per_second: the unit of `__t`.
+
+    Raises:
+        SourceError: the source lacks a field that is not optional.
+    """
+
+    def __init__(
+        self, view: FeatureViewDef, source: Source, connection: duckdb.DuckDBPyConnection, ticks_per_second: int
+    ) -> None:
+        self.view = view
+        self._source = source
+        self._ticks = ticks_per_second
+        self.columns = {column.name: column for column in _match(view, source.schema(connection))}
+
+    def order_by(self) -> list[str]:
+        """The view's total order: its canonical columns, most significant first."""
+        source = self.view.source
+        leading = [source.timestamp_field, source.created_field, source.sequence_field, *self.view.join_keys]
+        others = sorted(field.name for field in self.view.fields if _is_scalar(field.dtype))
+        names = dict.fromkeys(name for name in [*leading, *others] if name)
+        return [name for name in names if not self.columns[name].absent]
+
+    def order_sql(self, *, descending: bool = False) -> str:
+        """ORDER BY terms of the total order, NULLs first (or its exact reverse)."""
+        direction = "DESC NULLS LAST" if descending else "ASC NULLS FIRST"
+        terms = [f"{quote_ident(name)} {direction}" for name in self.order_by()]
+        return ", ".join(terms) or "1"
+
+    def select_sql(self, columns: Iterable[str], time_range: TickRange | None = None) -> str:
+        """A SELECT of the named columns, and of `__t` (NULL without a time) for a view with time.
+
+        Rows outside `time_range` are left out, and so are rows without a time when there is a range.
+        """
+        items = [self._checked(self.columns[name]) for name in dict.fromkeys(columns)]
+        if self.view.timestamp_field:
+            items.append(f"{self._tick_sql()} AS __t")
+        relation = self._source.relation_sql(time_range)
+        where = self._range_sql(time_range)
+        return f"SELECT {', '.join(items) or '1 AS __one'} FROM {relation} AS raw{where}"
+
+    def _checked(self, column: ViewColumn) -> str:
+        name = quote_ident(column.name)
+        if column.absent:
+            return f"CAST(NULL AS {column.dtype}) AS {name}"
+        return f"{self._value_sql(column)} AS {name}"
+
+    def _value_sql(self, column: ViewColumn) -> str:
+        raw = f"raw.{quote_ident(column.source_name)}"
+        value = raw if column.source_type == column.dtype else self._cast_sql(column, raw)
+        if not self.view.field(column.name).nullable:
+            message = f"{ERROR_MARK}{self._place(column)} holds NULL, but is declared nullable: false"
+            value = f"CASE WHEN {raw} IS NULL THEN error({quote_literal(message)}) ELSE {value} END"
+        return value
+
+    def _cast_sql(self, column: ViewColumn, raw: str) -> str:
+        tried = f"TRY_CAST({raw} AS {column.dtype})"
+        fits = f"{tried} IS NOT NULL"
+        if column.source_type != "VARCHAR" or column.dtype in _INTEGERS:
+            fits += f" AND CAST({tried} AS {column.source_type}) IS NOT DISTINCT FROM {raw}"
+        message = (
+            f"{ERROR_MARK}{self._place(column)}: a value of type {column.source_type} does not fit the declared "
+            f"{self.view.field(column.name).dtype} without loss. Declare a wider dtype. The first such value: "
+        )
+        complain = f"error({quote_literal(message)} || CAST({raw} AS VARCHAR))"
+        return f"CASE WHEN {raw} IS NULL THEN NULL WHEN {fits} THEN {tried} ELSE {complain} END"
+
+    def _place(self, column: ViewColumn) -> str:
+        return f"view {self.view.name} ({self.view.file}), column {column.name}"
+
+    def _tick_sql(self) -> str:
+        column = self.columns[self.view.timestamp_field]
+        value = self._value_sql(column)
+        if column.dtype in _INTEGERS:
+            unit = UNIT_US[self.view.source.timestamp_unit]
+            return f"(CAST({value} AS BIGINT) * {round(unit * self._ticks / 1_000_000)})"
+        if self._ticks == 1_000_000_000:
+            return f"epoch_ns(CAST({value} AS TIMESTAMP_NS))"
+        return f"epoch_us(CAST({value} AS TIMESTAMP))"
+
+    def _range_sql(self, time_range: TickRange | None) -> str:
+        """The range on the raw column where its type allows it, so that file statistics apply."""
+        if time_range is None or not self.view.timestamp_field:
+            return ""
+        column = self.columns[self.view.timestamp_field]
+        plain = column.source_type == column.dtype
+        value = f"raw.{quote_ident(column.source_name)}" if plain else self._value_sql(column)
+        bounds = []
+        if time_range.low_us is not None:
+            bounds.append(f"{value} >= {self._instant(time_range.low_us, column.dtype)}")
+        if time_range.high_us is not None:
+            bounds.append(f"{value} < {self._instant(time_range.high_us, column.dtype)}")
+        if not bounds:
+            bounds.append(f"{value} IS NOT NULL")
+        return " WHERE " + " AND ".join(bounds)
+
+    def _instant(self, us: int, dtype: str) -> str:
+        """A literal of the column's type at or above the instant (ranges begin and end on whole ticks)."""
+        if dtype in _INTEGERS:
+            unit = UNIT_US[self.view.source.timestamp_unit]
+            return str(us * 1000 if unit < 1 else -(-us // round(unit)))
+        return f"CAST(make_timestamp({us}) AS {dtype})"
+
+
+def view_source_unit(view: FeatureViewDef) -> float:
+    """Microseconds per unit of the view's raw time column; 1 for timestamps."""
+    field = view.field(view.timestamp_field) if view.timestamp_field else None
+    is_integer = field is not None and field.dtype in _INTEGERS
+    return UNIT_US[view.source.timestamp_unit] if is_integer else 1.0
+
+
+def source_name_of(view: FeatureViewDef, canonical: str) -> str:
+    """The source's name of a canonical field."""
+    for source_name, name in view.field_mapping:
+        if name == canonical:
+            return source_name
+    return canonical
+
+
+def needs_nanoseconds(view: FeatureViewDef) -> bool:
+    """Whether the view's time is finer than a microsecond."""
+    if not view.timestamp_field:
+        return False
+    dtype = view.field(view.timestamp_field).dtype
+    return dtype == "TIMESTAMP_NS" or (dtype in _INTEGERS and view.source.timestamp_unit == "ns")
+
+
+def _match(view: FeatureViewDef, schema: dict[str, str]) -> list[ViewColumn]:
+    folded = {name.lower(): (name, kind) for name, kind in schema.items()}
+    columns = []
+    for field in view.fields:
+        wanted = source_name_of(view, field.name)
+        found = folded.get(wanted.lower())
+        if found is None and not field.optional:
+            raise _missing(view, field, wanted, schema)
+        name, kind = found or (wanted, "")
+        columns.append(
+            ViewColumn(name=field.name, dtype=to_duckdb(field.dtype), source_name=name, source_type=kind)
+        )
+    return columns
+
+
+def _missing(view: FeatureViewDef, field: FieldDef, wanted: str, schema: dict[str, str]) -> SourceError:
+    return SourceError(
+        f"the source has no column {wanted!r} for field {field.name!r}",
+        where=f"view {view.name} ({view.file})",
+        hint=f"{did_you_mean(wanted, schema)} Map it with field_mapping, or declare the field optional: true",
+    )
+
+
+def _is_scalar(dtype: str) -> bool:
+    return not dtype.endswith("]") and not dtype.startswith(_NESTED)
