@@ -22,7 +22,7 @@ from daedalus.compute.sql_tier.frames import (
     seen,
 )
 from daedalus.compute.sql_tier.items import Method
-from daedalus.compute.sql_tier.lists import plain_list, reach, slicing
+from daedalus.compute.sql_tier.lists import slicing
 from daedalus.compute.sql_tier.relations import Stage
 from daedalus.compute.sql_tier.values import canonical
 
@@ -54,14 +54,14 @@ class Exclusion:
         return f"e{self.counter}_{self.high.name}"
 
     @property
-    def is_sliced(self) -> bool:
-        """Whether any of the specs reads a list."""
-        return any(item.method == Method.SLICE for item in self.items)
+    def sliced(self) -> tuple[Item, ...]:
+        """The specs that read a list."""
+        return tuple(item for item in self.items if item.method == Method.SLICE)
 
     def joins(self) -> list[str]:
         """The joins that bring the stage's rows to the frames."""
         found = [f"LEFT JOIN {self.name} AS {self.alias} ON {self.alias}.r = f.r"]
-        if self.is_sliced:
+        if self.sliced:
             found.append(f"LEFT JOIN {self.name}_long AS x{self.alias} ON x{self.alias}.r = f.r")
         return found
 
@@ -91,7 +91,7 @@ def exclusion_stages(source: Source) -> list[Stage]:
             _values(found),
             _runs(found),
             _rows(found),
-            *([_long(found)] if found.is_sliced else []),
+            *([_long(found)] if found.sliced else []),
         ):
             stages[stage.name] = stage
     return list(stages.values())
@@ -146,29 +146,33 @@ def _rows(found: Exclusion) -> Stage:
     kept = [f"f.r, {keys(source, 'f')}, f.x, f.q - f.i AS others"]
     kept += [part for item in found.items for part in _kept(found, item, starts)]
     some = " OR ".join(f"g{item.index} > 0" for item in found.items)
-    sql = f"SELECT {', '.join(kept)}\nFROM (\n{counted}\n) AS f\nWHERE {some}"
+    full = " AND ".join(["TRUE", *(f"o{item.index} >= m{item.index}" for item in found.sliced)])
+    sql = f"SELECT {', '.join(kept)}\nFROM (\n{counted}\n) AS f"
+    sql = f"SELECT *, {full} AS complete\nFROM (\n{sql}\n) AS f\nWHERE {some}"
     return Stage(name=found.name, sql=_with_points(found, sql))
 
 
 def _starts(found: Exclusion) -> list[str]:
-    starts = []
-    for item in found.items:
-        starts.append(missed(item))
-        if item.method == Method.SLICE:
-            starts.append(reach(found.source, item))
-    return starts
+    """The positions from which occurrences are counted: starts of windows and of chunk pairs."""
+    starts = {missed(item): None for item in found.items}
+    bases = {
+        slicing(found.source, item).base(item): None for item in found.items if item.method == Method.SLICE
+    }
+    return list(starts | bases)
 
 
 def _kept(found: Exclusion, item: Item, starts: list[str]) -> list[str]:
-    """How many rows of its window an item keeps and leaves out, and whether the chunk pair holds them."""
+    """How many rows of its window an item keeps and leaves out, and how many others the chunk pair holds."""
     index, limit = item.index, item.spec.max_items
-    gone = f"(f.i - f.i{starts.index(missed(item))})"
+    at = starts.index(missed(item))
+    gone = f"(f.i - f.i{at})"
     kept = f"({number_in_window(item)} - {gone})"
     kept = kept if limit is None else f"least({kept}, {limit})"
     columns = [f"{gone} AS g{index}", f"{kept} AS m{index}"]
     if item.method == Method.SLICE:
-        at = starts.index(reach(found.source, item))
-        columns.append(f"f.q - f.q{at} - (f.i - f.i{at}) >= {kept} AS full{index}")
+        base = starts.index(slicing(found.source, item).base(item))
+        others = f"f.q - greatest(f.q{at}, f.q{base}) - f.i + greatest(f.i{at}, f.i{base})"
+        columns.append(f"{others} AS o{index}")
     return columns
 
 
@@ -196,12 +200,11 @@ def _with_points(found: Exclusion, sql: str) -> str:
 def _long(found: Exclusion) -> Stage:
     """The lists whose chunk pair is too full of the value, put together from positions."""
     source, number = found.source, found.counter
-    sliced = [item for item in found.items if item.method == Method.SLICE]
-    needs = [f"CASE WHEN full{item.index} THEN 0 ELSE m{item.index} END" for item in sliced]
-    need = f"greatest({', '.join(needs)})" if len(needs) > 1 else needs[0]
+    most = ", ".join(f"m{item.index}" for item in found.sliced)
+    need = f"greatest({most})" if len(found.sliced) > 1 else most
     ranks = (
         f"SELECT r, {keys(source)}, x, unnest(range(others - need + 1, others + 1)) AS j\n"
-        f"FROM (SELECT r, {keys(source)}, x, others, {need} AS need FROM {found.name}) AS e WHERE need > 0"
+        f"FROM (SELECT *, {need} AS need FROM {found.name} WHERE NOT complete) AS e"
     )
     positions = (
         f"SELECT e.r, {keys(source, 'e')}, e.j, e.j + coalesce(v.i, 0) AS q\nFROM (\n{ranks}\n) AS e\n"
@@ -217,17 +220,31 @@ def _long(found: Exclusion) -> Stage:
     return Stage(name=f"{found.name}_long", sql=sql, shared=False)
 
 
-def remaining_list(source: Source, item: Item) -> str:
-    """The item's values without the row's own; NULL where the key has no history."""
-    found = exclusion_of(source, item)
-    alias, index = found.alias, item.index
-    pair = slicing(source, item).values(item, reach(source, item))
-    own = f"f.x{item.counter}"
-    others = f"list_filter({pair}, lambda item: item IS DISTINCT FROM {own})"
-    # -0 counts from the start, so an empty tail has a branch of its own.
+def remaining_lists(source: Source) -> dict[str, str]:
+    """Named lists of the values that are left where something is left out, NULL elsewhere; newest last.
+
+    They end with what the window keeps; what lies before it stays, and is cut by `remaining_list`.
+    """
+    found: dict[str, str] = {}
+    for exclusion in exclusions(source):
+        for item in exclusion.sliced:
+            alias = exclusion.alias
+            pair = slicing(source, item).values(item, slicing(source, item).base(item))
+            filtered = f"list_filter({pair}, lambda item: item IS DISTINCT FROM f.x{item.counter})"
+            found[_remaining_name(source, item)] = (
+                f"CASE WHEN {alias}.complete THEN {filtered} WHEN {alias}.r IS NOT NULL THEN x{alias}.l END"
+            )
+    return found
+
+
+def remaining_list(source: Source, item: Item, plain: str, kept: str) -> str:
+    """The item's values without the row's own, from the columns `plain` and `kept` (NULL: none left out)."""
+    # -0 would count from the start, so an empty tail has a branch of its own.
     return (
-        f"CASE WHEN coalesce({alias}.g{index}, 0) = 0 THEN {plain_list(source, item)} "
-        f"WHEN {alias}.m{index} = 0 THEN [] "
-        f"WHEN {alias}.full{index} THEN list_slice({others}, -{alias}.m{index}, -1) "
-        f"ELSE list_slice(x{alias}.l, -{alias}.m{index}, -1) END"
+        f"CASE WHEN {kept} IS NULL THEN {plain} WHEN {kept} = 0 THEN [] "
+        f"ELSE list_slice({_remaining_name(source, item)}, -{kept}, -1) END"
     )
+
+
+def _remaining_name(source: Source, item: Item) -> str:
+    return f"{source.name}_{slicing(source, item).alias}"

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from daedalus.compute.sql_tier.frames import (
     history_name,
     keys,
-    missed,
     number_in_window,
     same_keys,
     seen,
@@ -143,8 +142,3 @@ def _pairs(source: Source, counter: int, found: Slicing) -> list[Stage]:
 def plain_list(source: Source, item: Item) -> str:
     """The item's values, nothing excluded; NULL where the key has no history."""
     return slicing(source, item).values(item, f"({seen(item)} - ({wanted(item)}))")
-
-
-def reach(source: Source, item: Item) -> str:
-    """The position after which the joined pair holds all of the row's window."""
-    return f"greatest({missed(item)}, {slicing(source, item).base(item)})"

@@ -1,4 +1,4 @@
-"""What each spec selects, in two steps: raw columns over the joined stages, then values over them."""
+"""What each spec selects, in steps: raw columns over the joined stages, then values over them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daedalus.catalog.aggregation import Operation
-from daedalus.compute.sql_tier.exclusion import exclusion_of, exclusions, remaining_list
+from daedalus.compute.sql_tier.exclusion import exclusion_of, exclusions, remaining_list, remaining_lists
 from daedalus.compute.sql_tier.frames import frames_name, history_name, keys, same_keys, seen
 from daedalus.compute.sql_tier.items import Method
 from daedalus.compute.sql_tier.lists import plain_list, slicing, wanted
@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A spec's value: `raw` (name, expression) columns of the joined stages, and `value` over those names."""
+    """A spec's value.
+
+    Attributes:
+        raw: (name, expression) columns over the joined stages.
+        cut: (name, expression) columns over the raw ones, for what would be computed twice in `value`.
+        value: the result over raw and cut columns.
+    """
 
     raw: tuple[tuple[str, str], ...]
     value: str
+    cut: tuple[tuple[str, str], ...] = ()
 
 
 def joins(source: Source) -> list[str]:
@@ -42,14 +49,18 @@ def joins(source: Source) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def shared_columns(source: Source) -> list[tuple[str, str]]:
+    """(name, expression) raw columns that several of the source's specs read."""
+    return list(remaining_lists(source).items())
+
+
 def output(source: Source, item: Item, ticks_per_second: int) -> Output:
     """The item's raw columns and its value over them."""
     name = f"q{item.index}"
     if item.method == Method.COUNT:
         return Output(raw=((name, _kept(source, item)),), value=f"coalesce({name}, 0)")
     if item.method == Method.SLICE:
-        values = remaining_list(source, item) if item.excludes else plain_list(source, item)
-        return Output(raw=((name, values),), value=_folded(name, item))
+        return _sliced(source, item)
     count = (f"m{item.index}", _kept(source, item))
     if item.method == Method.TIME:
         times = f"f.t - f.{item.high.name}u{item.counter}"
@@ -68,6 +79,20 @@ def _kept(source: Source, item: Item) -> str:
         return wanted(item)
     alias = exclusion_of(source, item).alias
     return f"CASE WHEN {alias}.g{item.index} > 0 THEN {alias}.m{item.index} ELSE {wanted(item)} END"
+
+
+def _sliced(source: Source, item: Item) -> Output:
+    name = f"q{item.index}"
+    if not item.excludes:
+        return Output(raw=((name, plain_list(source, item)),), value=_folded(name, item))
+    plain, kept = f"p{item.index}", f"m{item.index}"
+    alias = exclusion_of(source, item).alias
+    raw = (
+        (plain, f"CASE WHEN {alias}.r IS NULL THEN {plain_list(source, item)} END"),
+        (kept, f"{alias}.{kept}"),
+    )
+    cut = (name, remaining_list(source, item, plain, kept))
+    return Output(raw=raw, cut=(cut,), value=_folded(name, item))
 
 
 def _folded(name: str, item: Item) -> str:

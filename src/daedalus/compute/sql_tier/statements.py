@@ -8,7 +8,7 @@ from daedalus.compute.sql_tier.exclusion import exclusion_stages
 from daedalus.compute.sql_tier.frames import frames_stage, history_stage
 from daedalus.compute.sql_tier.items import sources_of
 from daedalus.compute.sql_tier.lists import list_stages
-from daedalus.compute.sql_tier.outputs import joins, output
+from daedalus.compute.sql_tier.outputs import joins, output, shared_columns
 from daedalus.compute.sql_tier.relations import ROW, Part, RollingPlan
 from daedalus.compute.sql_tier.windows import window_stages
 from daedalus.sql.identifiers import quote_ident
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.aggregation import AggregationSpec
     from daedalus.compute.sql_tier.items import Source
+    from daedalus.compute.sql_tier.outputs import Output
     from daedalus.compute.sql_tier.relations import Relation, Stage
 
 
@@ -48,15 +49,19 @@ def rolling_plan(
     )
     stages = [stage for source in sources for stage in _stages(source, spine)]
     names = tuple(spec.name for spec in specs)
-    values: dict[int, str] = {}
+    results: dict[int, Output] = {}
     raw = f"SELECT s.{ROW} FROM {spine.name} AS s"
     for source in sources:
         outputs = {item.index: output(source, item, ticks_per_second) for item in source.items}
-        values |= {index: found.value for index, found in outputs.items()}
-        columns = [f"{sql} AS {name}" for found in outputs.values() for name, sql in found.raw]
+        results |= outputs
+        raws = [column for found in outputs.values() for column in found.raw] + shared_columns(source)
+        columns = [f"{sql} AS {name}" for name, sql in raws]
         # Each source joins its stages to what came before, so that one pipeline streams through all of them.
         raw = "\n".join([f"SELECT s.*, {', '.join(columns)}", f"FROM (\n{raw}\n) AS s", *joins(source)])
-    selected = [ROW, *(f"{values[index]} AS {quote_ident(name)}" for index, name in enumerate(names))]
+    cuts = [f"{sql} AS {name}" for found in results.values() for name, sql in found.cut]
+    if cuts:
+        raw = f"SELECT q.*, {', '.join(cuts)}\nFROM (\n{raw}\n) AS q"
+    selected = [ROW, *(f"{results[index].value} AS {quote_ident(name)}" for index, name in enumerate(names))]
     return RollingPlan(
         stages=tuple(stages), select=f"SELECT {', '.join(selected)}\nFROM (\n{raw}\n) AS q", columns=names
     )
