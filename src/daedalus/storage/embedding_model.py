@@ -22,7 +22,7 @@ class EmbeddingStoreDef:
         embedding_dim: elements of every vector.
         embedding_dtype: `float16` or `float32`; vectors are stored and pooled ones are written as this.
         build_batch_size: vectors held in memory and committed together while building.
-        source_parquet: folder, file or glob it is built from; empty for a store that is made elsewhere.
+        source_parquet: folder, file or glob it is built from; None for a store that is made elsewhere.
     """
 
     name: str
@@ -33,7 +33,7 @@ class EmbeddingStoreDef:
     embedding_column: str = "embedding"
     embedding_dtype: str = "float16"
     build_batch_size: int = 50_000
-    source_parquet: str = ""
+    source_parquet: str | None = None
 
     def __post_init__(self) -> None:
         where = self.where

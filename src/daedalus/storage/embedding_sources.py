@@ -81,11 +81,11 @@ def source_fingerprint(definition: EmbeddingStoreDef, files: Sequence[Path]) -> 
         for key, value in asdict(definition).items()
         if key not in ("name", "path", "build_batch_size", "source_parquet")
     }
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns, _footer_hash(path)) for path in files]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns, footer_hash(path)) for path in files]
     return hashlib.sha256(json.dumps([described, stats], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _footer_hash(path: Path) -> str:
+def footer_hash(path: Path) -> str:
     """Hash of a Parquet footer, which holds every row group's place and statistics."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)

@@ -109,7 +109,11 @@ class EmbeddingStore:
         for start in range(0, len(rows), _TAKE_ROWS):
             wanted = rows[start : start + _TAKE_ROWS]
             into = slots[start : start + _TAKE_ROWS]
-            taken = self._dataset.take(pa.array(wanted), columns=[self.definition.embedding_column])
+            try:
+                taken = self._dataset.take(pa.array(wanted), columns=[self.definition.embedding_column])
+            except OSError as problem:
+                where = self.definition.where
+                raise ExecutionError(f"cannot read vectors: {problem}", where=where) from problem
             column = taken.column(0)
             at = 0
             for chunk in column.chunks:
