@@ -303,7 +303,7 @@ def _assert_close(name: str, got: list[Any], want: list[Any], bounds: list[float
 def comparable(values: pa.ChunkedArray) -> list[Any]:
     """Python values in which NaN equals NaN and -0.0 does not equal 0.0; nanoseconds survive."""
     kind = values.type
-    if pa.types.is_list(kind):
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         whole = _whole(values)
         flat = comparable(pa.chunked_array([whole.values], kind.value_type))
         offsets = whole.offsets.to_pylist()
