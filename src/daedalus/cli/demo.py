@@ -39,6 +39,7 @@ def demo(
     Copies the example project, seeds its events, trains every service and shows what came out. Definitions
     that are in the folder already are kept, and a seed of the same arguments is not repeated.
     """
+    from daedalus.cli.stores import build_store
     from daedalus.cli.training import run_training, sample_rows
     from daedalus.platform import PlatformRegistry, RunOptions
 
@@ -48,11 +49,14 @@ def demo(
     reports = []
     # A project is run from its own folder: relative paths of its configuration start there.
     with contextlib.chdir(folder):
+        for store in PlatformRegistry.open().list_stores():
+            build_store(store["name"], quiet=quiet)
         names = service or [line["name"] for line in PlatformRegistry.open().list_services()]
         for name in names:
             if not quiet:
                 say(f"\ntraining {name}")
-            report = run_training(name, stages="skeleton", options=RunOptions())
+            # A world this small is enriched before Ray has started.
+            report = run_training(name, options=RunOptions(overrides={"enrich_runtime": "in_process"}))
             reports.append(report)
             if not quiet:
                 _show(report, sample_rows(report))

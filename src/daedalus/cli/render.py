@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -86,6 +87,32 @@ def cell_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(cell_text(item) for item in value)
     return str(value)
+
+
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int, str], None] | None]:
+    """Bars on standard error, updated by (bar, done, total, text); None when that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.fields[bar]}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def update(bar: str, done: int, total: int, text: str) -> None:
+            if bar not in tasks:
+                tasks[bar] = progress.add_task("", total=None, bar=bar)
+            progress.update(tasks[bar], completed=done, total=total, description=text)
+
+        yield update
 
 
 def say(text: str) -> None:

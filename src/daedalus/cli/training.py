@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.cli import crash
+from daedalus.cli.render import progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,34 +35,15 @@ def run_training(
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[RunProgress], None] | None]:
-    """Draws a bar per stage on standard error; None when that is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from daedalus.cli.render import console
-
-    columns = (
-        TextColumn("{task.fields[stage]}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(step: RunProgress) -> None:
-            if step.stage not in tasks:
-                tasks[step.stage] = bar.add_task("", total=None, stage=step.stage)
-            text = f"{step.day} {step.message}".strip()
-            bar.update(tasks[step.stage], completed=step.done, total=step.total, description=text)
-
-        yield show
+    """Draws a bar per stage of a run; None when nobody watches."""
+    with progress_bars() as update:
+        if update is None:
+            yield None
+            return
+        yield lambda step: update(step.stage, step.done, step.total, f"{step.day} {step.message}".strip())
 
 
-def sample_rows(report: dict[str, Any], count: int = 3) -> tuple[list[str], list[list[Any]]]:
+def sample_rows(report: dict[str, Any], count: int = 2) -> tuple[list[str], list[list[Any]]]:
     """The columns of the last day that has rows, and a few rows from its middle, cut to a readable length."""
     import pyarrow.parquet as pq
 
@@ -79,11 +60,11 @@ def sample_rows(report: dict[str, Any], count: int = 3) -> tuple[list[str], list
     return [], []
 
 
-def _short(value: object, items: int = 4, width: int = 44) -> str:
+def _short(value: object, items: int = 3, width: int = 32) -> str:
     """A value as one short text.
 
     >>> _short([1, 2, 3, 4, 5, 6]), _short(None)
-    ('[1, 2, 3, 4, ... 6 items]', 'NULL')
+    ('[1, 2, 3, ... 6 items]', 'NULL')
     """
     if value is None:
         return "NULL"
