@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daedalus.catalog.model import FeatureColumnRef, SqlStep, Unset
-from daedalus.catalog.services import assembled_columns, spec_dtype
+from daedalus.catalog.services import assembled_columns, spec_dtype, view_columns
 from daedalus.errors import CompileError, DefinitionError, did_you_mean
 from daedalus.pipelines.operators import ProjectColumn, RayUdfTransform
 from daedalus.sql.fragments import parse_fragment
@@ -62,12 +62,12 @@ class ContractColumns:
         cls, service: FeatureServiceDef, catalog: FeatureCatalog, config: TrainingRunConfig
     ) -> ContractColumns:
         """Resolve the contract of `service`."""
-        assembled = assembled_columns(service, catalog)
+        specs = _rolling_specs(service, config)
+        sources = {name: dtype for name, (_, dtype) in view_columns(service, catalog).items()}
+        rolling = {name: spec_dtype(spec, sources, catalog) for name, spec in specs.items()}
+        assembled = assembled_columns(service, catalog, rolling=rolling)
         names = {ref: name for name, (ref, _) in assembled.items()}
         dtypes = {name: dtype for name, (_, dtype) in assembled.items()}
-        specs = _rolling_specs(service, config)
-        for name in specs:
-            names.setdefault(FeatureColumnRef("rolling", name), name)
         enrichments = {spec.name: spec for spec in config.enrichment_specs}
         needed = _needed(service, names, specs, enrichments)
         return cls(
@@ -240,8 +240,6 @@ class ContractColumns:
     def _dtype(self, ref: FeatureColumnRef) -> str:
         if ref.view == "rolling":
             return spec_dtype(self.specs[ref.column], self.history_types(None), self.catalog)
-        if ref.view == "derived":
-            return ""  # the expression's own type
         return self.dtypes.get(self.names[ref], "")
 
     def enrichments(self) -> tuple[RayUdfTransform, ...]:

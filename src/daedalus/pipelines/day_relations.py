@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from daedalus.catalog.dtypes import canonical_dtype, to_duckdb
 from daedalus.errors import SourceError
 from daedalus.pipelines.operator_sql import asof_sql, filter_sql, join_sql, project_sql, rolling_sql
 from daedalus.pipelines.operators import (
     ROW,
     TICK,
+    ArrowUdfTransform,
     Engine,
     Filter,
     Join,
@@ -55,22 +57,37 @@ class DayRelations:
     Args:
         context: the day.
         connection: its own DuckDB connection.
+        dry: define everything, but run nothing that reads rows: for `explain`.
     """
 
-    def __init__(self, context: DayContext, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, context: DayContext, connection: duckdb.DuckDBPyConnection, *, dry: bool = False
+    ) -> None:
+        self._dry = dry
         self.context = context
         self.graph = RelationGraph(connection)
         self.absent: dict[str, frozenset[str]] = {}
         self._kept = kept_relations(context.pipeline)
 
-    def add(self, operator: AnyOperator) -> None:
-        """Define the operator's relation, and keep it where later operators need its rows."""
+    def add(self, operator: AnyOperator) -> str:
+        """Define the operator's relation, and keep it where later operators need its rows; returns its SELECT."""
         name = operator.output
         sql, absent = self._select(operator)
         self.graph.define(name, sql, operator.inputs)
         self.absent[name] = absent
-        if name in self._kept:
+        if name in self._kept and not self._dry:
             self.graph.keep(name)
+        return sql
+
+    def add_placeholder(self, operator: AnyOperator) -> None:
+        """Define an Arrow operator's relation by its columns alone: NULLs of the right types."""
+        made = {spec.name: "INTEGER[]" for spec in getattr(operator, "specs", ())}
+        if isinstance(operator, ArrowUdfTransform):
+            made[operator.column] = to_duckdb(canonical_dtype(operator.dtype))
+        nulls = ", ".join(f"CAST(NULL AS {dtype}) AS {quote_ident(name)}" for name, dtype in made.items())
+        source = operator.inputs[0]
+        self.graph.define(operator.output, f"SELECT *, {nulls} FROM {quote_ident(source)}", operator.inputs)
+        self.absent[operator.output] = self.absent.get(source, frozenset())
 
     def _select(self, operator: AnyOperator) -> tuple[str, frozenset[str]]:
         inherited = self.absent.get(operator.inputs[0], frozenset()) if operator.inputs else frozenset()
@@ -148,7 +165,8 @@ class DayRelations:
             return base
         keys = ", ".join(quote_ident(key) for key in scan.keys)
         if not reader.view.timestamp_field:
-            self._require_unique_view(scan, base, keys, reader)
+            if not self._dry:
+                self._require_unique_view(scan, base, keys, reader)
             return base
         order = reader.order_sql(descending=scan.keep is Keep.NEWEST)
         return f"SELECT * FROM ({base}) QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
@@ -190,7 +208,9 @@ class DayRelations:
         kind, _, name = scan.source_ref.partition(":")
         connection = self.graph.connection
         column = quote_ident(scan.columns[0])
-        if kind == "store":
+        if kind == "store" and self._dry:
+            relation = f"(SELECT CAST(NULL AS BIGINT) AS {column})"
+        elif kind == "store":
             from daedalus.pipelines.embedding_ids import register_store_ids
 
             relation = register_store_ids(connection, self.context.config, name, scan.output)
@@ -215,7 +235,7 @@ class DayRelations:
         """A lookup must not multiply rows: the right side has one row per key."""
         producer = self.context.pipeline.producer(operator.inputs[1])
         keys = [column for _, column in operator.on]
-        if isinstance(producer, Scan) and (
+        if self._dry or isinstance(producer, Scan) and (
             (producer.keep is not None and set(producer.keys) <= set(keys)) or is_run_relation(producer.source_ref)
         ):
             return

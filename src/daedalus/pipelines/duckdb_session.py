@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +32,10 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
     config = {"autoinstall_known_extensions": "false", **settings}
     # Every order that matters is written out, and without this DuckDB holds less in memory.
     config.setdefault("preserve_insertion_order", "false")
-    if "temp_directory" in config:
-        Path(config["temp_directory"]).mkdir(parents=True, exist_ok=True)
+    spill = _own_spill_folder(config)
     try:
+        if spill is not None:
+            spill.mkdir(parents=True)
         connection = duckdb.connect(config=config)
     except (duckdb.Error, OSError) as error:
         raise DefinitionError(
@@ -43,3 +47,14 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
         yield connection
     finally:
         connection.close()
+        if spill is not None:
+            shutil.rmtree(spill, ignore_errors=True)
+
+
+def _own_spill_folder(config: dict[str, str]) -> Path | None:
+    """Give the connection a folder of its own under `temp_directory`: DuckDB's spill files have fixed names."""
+    if "temp_directory" not in config:
+        return None
+    folder = Path(config["temp_directory"]) / f"spill-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    config["temp_directory"] = str(folder)
+    return folder

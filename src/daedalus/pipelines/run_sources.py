@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from daedalus.errors import DefinitionError
 from daedalus.pipelines.operators import Scan
 from daedalus.storage.sources.parquet import ParquetSource
-from daedalus.storage.view_reader import needs_nanoseconds, source_name_of, view_source_unit
+from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds, source_name_of
 
 if TYPE_CHECKING:
     from daedalus.catalog.model import FeatureViewDef
@@ -68,7 +68,7 @@ class RunSources:
             self._path(view.source.path, where),
             where=where,
             time_column=time_column,
-            unit_us=view_source_unit(view),
+            unit_us=UNIT_US[view.source.timestamp_unit],
         )
         source.require_columns(source_name_of(view, field.name) for field in view.fields if not field.optional)
         return source

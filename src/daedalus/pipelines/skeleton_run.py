@@ -23,10 +23,12 @@ from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import UNIT_US, ViewReader, view_source_unit
 
 if TYPE_CHECKING:
+    from daedalus.catalog.model import FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.executor import DayResult, ExecutionRequest
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.run_sources import RunSources
+    from daedalus.pipelines.settings import TrainingRunConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,25 +170,7 @@ class SkeletonRun:
     # ------------------------------------------------------------------ running
 
     def _context(self, day: dt.date) -> DayContext:
-        return DayContext(
-            pipeline=self._pipeline,
-            catalog=self._catalog,
-            config=self._request.run_config,
-            sources=self._sources,
-            day=day,
-            ticks_per_second=ticks_per_second(self._pipeline, self._catalog),
-            spine_ticks=self._spine_ticks(),
-            output_root=self._request.run_config.output_path,
-        )
-
-    def _spine_ticks(self) -> int:
-        view = self._catalog.view(self._spine.source_ref)
-        dtype = view.field(view.timestamp_field).dtype
-        named = {"TIMESTAMP_S": 1, "TIMESTAMP_MS": 1_000, "TIMESTAMP_NS": 1_000_000_000}
-        if dtype in named:
-            return named[dtype]
-        unit = view_source_unit(view)
-        return 1_000_000_000 if unit < UNIT_US["us"] else round(1_000_000 / unit)
+        return day_context(self._pipeline, self._catalog, self._request.run_config, self._sources, day)
 
     def _number_sessions(self, days: list[dt.date]) -> None:
         sink = self._pipeline.operators[-1]
@@ -240,6 +224,36 @@ class SkeletonRun:
             self._request.progress(
                 RunProgress(stage="skeleton", day=day.isoformat(), message=message, done=done, total=total)
             )
+
+
+def day_context(
+    pipeline: OperatorPipeline,
+    catalog: FeatureCatalog,
+    config: TrainingRunConfig,
+    sources: RunSources,
+    day: dt.date,
+) -> DayContext:
+    """What the operators of `day` need to know."""
+    return DayContext(
+        pipeline=pipeline,
+        catalog=catalog,
+        config=config,
+        sources=sources,
+        day=day,
+        ticks_per_second=ticks_per_second(pipeline, catalog),
+        spine_ticks=_own_ticks(catalog.view(_spine_scan(pipeline).source_ref)),
+        output_root=config.output_path,
+    )
+
+
+def _own_ticks(view: FeatureViewDef) -> int:
+    """Ticks per second of a view's own time column."""
+    dtype = view.field(view.timestamp_field).dtype
+    named = {"TIMESTAMP_S": 1, "TIMESTAMP_MS": 1_000, "TIMESTAMP_NS": 1_000_000_000}
+    if dtype in named:
+        return named[dtype]
+    unit = view_source_unit(view)
+    return 1_000_000_000 if unit < UNIT_US["us"] else round(1_000_000 / unit)
 
 
 def _timed_day(

@@ -111,6 +111,8 @@ class ViewReader:
         return value
 
     def _cast_sql(self, column: ViewColumn, raw: str) -> str:
+        if self._counts_ticks(column):
+            return self._instant_of_ticks(column, raw)
         tried = f"TRY_CAST({raw} AS {column.dtype})"
         fits = f"{tried} IS NOT NULL"
         if column.source_type != "VARCHAR" or column.dtype in _INTEGERS:
@@ -121,6 +123,17 @@ class ViewReader:
         )
         complain = f"error({quote_literal(message)} || CAST({raw} AS VARCHAR))"
         return f"CASE WHEN {raw} IS NULL THEN NULL WHEN {fits} THEN {tried} ELSE {complain} END"
+
+    def _counts_ticks(self, column: ViewColumn) -> bool:
+        """Whether the source counts ticks in `timestamp_unit` where the view declares a timestamp."""
+        is_time = column.name in (self.view.source.timestamp_field, self.view.source.created_field)
+        return is_time and column.source_type in _INTEGERS and column.dtype.startswith("TIMESTAMP")
+
+    def _instant_of_ticks(self, column: ViewColumn, raw: str) -> str:
+        unit = UNIT_US[self.view.source.timestamp_unit]
+        if unit < 1:
+            return f"CAST(make_timestamp_ns(CAST({raw} AS BIGINT)) AS {column.dtype})"
+        return f"CAST(make_timestamp(CAST({raw} AS BIGINT) * {round(unit)}) AS {column.dtype})"
 
     def _place(self, column: ViewColumn) -> str:
         return f"view {self.view.name} ({self.view.file}), column {column.name}"
@@ -140,13 +153,14 @@ class ViewReader:
         if time_range is None or not self.view.timestamp_field:
             return ""
         column = self.columns[self.view.timestamp_field]
-        plain = column.source_type == column.dtype
-        value = f"raw.{quote_ident(column.source_name)}" if plain else self._value_sql(column)
+        raw_ok = column.source_type == column.dtype or self._counts_ticks(column)
+        value = f"raw.{quote_ident(column.source_name)}" if raw_ok else self._value_sql(column)
+        dtype = column.source_type if raw_ok else column.dtype
         bounds = []
         if time_range.low_us is not None:
-            bounds.append(f"{value} >= {self._instant(time_range.low_us, column.dtype)}")
+            bounds.append(f"{value} >= {self._instant(time_range.low_us, dtype)}")
         if time_range.high_us is not None:
-            bounds.append(f"{value} < {self._instant(time_range.high_us, column.dtype)}")
+            bounds.append(f"{value} < {self._instant(time_range.high_us, dtype)}")
         if not bounds:
             bounds.append(f"{value} IS NOT NULL")
         return " WHERE " + " AND ".join(bounds)

@@ -19,7 +19,7 @@ from daedalus.errors import SourceError
 from daedalus.sql.identifiers import quote_literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import duckdb
 
@@ -36,7 +36,8 @@ class ParquetFile:
     Attributes:
         footer_hash: changes with the content, for footers hold every column chunk's offsets and statistics.
         columns: top-level column names.
-        bounds: (column, smallest, largest) in microseconds (or the integer itself) where statistics tell.
+        times: (column, smallest, largest) of timestamp columns, in microseconds since 1970.
+        integers: (column, smallest, largest) of integer columns.
     """
 
     path: str
@@ -45,13 +46,17 @@ class ParquetFile:
     footer_hash: str
     rows: int
     columns: tuple[str, ...]
-    bounds: tuple[tuple[str, int, int], ...]
+    times: tuple[tuple[str, int, int], ...]
+    integers: tuple[tuple[str, int, int], ...]
 
-    def range_of(self, column: str) -> tuple[int | None, int | None]:
-        """Smallest and largest raw value of a column, None when unknown."""
-        for name, low, high in self.bounds:
+    def range_us(self, column: str, unit_us: float) -> tuple[int | None, int | None]:
+        """Smallest and largest instant of a time column, a microsecond wider; None when unknown."""
+        for name, low, high in self.times:
             if name == column:
-                return low, high
+                return low - 1, high + 1
+        for name, low, high in self.integers:
+            if name == column:
+                return int(low * unit_us) - 1, int(high * unit_us) + 1
         return None, None
 
 
@@ -67,14 +72,8 @@ class ParquetSnapshot:
         """The files that may hold rows of the range."""
         if time_range is None or not self.time_column:
             return self.files
-        return tuple(file for file in self.files if time_range.touches(*self._range_us(file)))
-
-    def _range_us(self, file: ParquetFile) -> tuple[int | None, int | None]:
-        low, high = file.range_of(self.time_column)
-        if low is None or high is None:
-            return None, None
-        # One microsecond of slack covers units finer than a microsecond.
-        return int(low * self.unit_us) - 1, int(high * self.unit_us) + 1
+        ranges = ((file, file.range_us(self.time_column, self.unit_us)) for file in self.files)
+        return tuple(file for file, bounds in ranges if time_range.touches(*bounds))
 
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
         """(path, size, footer hash) of each file that may hold rows of the range."""
@@ -88,7 +87,7 @@ class ParquetSource:
         path: absolute file, directory or glob.
         where: how messages name the source ("view feed_events (file), path").
         time_column: the raw time column, for pruning; empty when there is none.
-        unit_us: microseconds per tick of an integer time column; 1 for timestamps.
+        unit_us: microseconds per tick of the time column where it holds integers.
     """
 
     def __init__(self, path: str, *, where: str, time_column: str = "", unit_us: float = 1.0) -> None:
@@ -211,39 +210,38 @@ def _read_footer(path: str, size: int, modified_ns: int) -> ParquetFile:
         footer_hash=xxhash.xxh3_128(footer).hexdigest(),
         rows=metadata.num_rows,
         columns=columns,
-        bounds=_bounds(metadata),
+        times=_bounds(metadata, _as_us),
+        integers=_bounds(metadata, _as_int),
     )
 
 
-def _bounds(metadata: Any) -> tuple[tuple[str, int, int], ...]:
-    """Smallest and largest of each time-like or integer column; only where every row group knows them."""
-    found: dict[str, list[int] | None] = {}
+def _bounds(metadata: Any, read: Callable[[Any], int | None]) -> tuple[tuple[str, int, int], ...]:
+    """Smallest and largest of each column that `read` understands; only where every row group knows them."""
+    found: dict[str, tuple[int, int] | None] = {}
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
         for index in range(row_group.num_columns):
             column = row_group.column(index)
-            name = column.path_in_schema
             statistics = column.statistics
-            low = high = None
-            if statistics is not None and statistics.has_min_max:
-                low, high = _as_int(statistics.min), _as_int(statistics.max)
-            elif statistics is not None and statistics.null_count == column.num_values:
-                continue
-            if low is None or high is None:
+            if statistics is not None and not statistics.has_min_max and statistics.null_count == column.num_values:
+                continue  # only NULLs, which are in no range
+            known = statistics is not None and statistics.has_min_max
+            low, high = (read(statistics.min), read(statistics.max)) if known else (None, None)
+            name = column.path_in_schema
+            before = found.get(name, (low, high))
+            if low is None or high is None or before is None or before[0] is None or before[1] is None:
                 found[name] = None
-            elif name not in found:
-                found[name] = [low, high]
-            elif (known := found[name]) is not None:
-                found[name] = [min(known[0], low), max(known[1], high)]
+            else:
+                found[name] = (min(before[0], low), max(before[1], high))
     return tuple((name, known[0], known[1]) for name, known in found.items() if known is not None)
 
 
 def _as_int(value: Any) -> int | None:
-    if isinstance(value, bool):
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _as_us(value: Any) -> int | None:
+    if not isinstance(value, dt.datetime):
         return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, dt.datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
-        return (aware - _EPOCH) // dt.timedelta(microseconds=1)
-    return None
+    aware = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
+    return (aware - _EPOCH) // dt.timedelta(microseconds=1)
