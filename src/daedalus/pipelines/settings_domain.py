@@ -47,11 +47,7 @@ def to_run_config(
         feature_refs=tuple(FeatureColumnRef.parse(text) for text in settings.feature_refs),
         output_columns=tuple(_column(section) for section in settings.output_columns),
         embedding_coverage_filter=EmbeddingCoverageFilter(
-            enabled=coverage.enabled,
-            events=tuple(coverage.events),
-            id_column=coverage.id_column,
-            store=coverage.store,
-            id_relation=coverage.id_relation,
+            **(coverage.model_dump() | {"events": tuple(coverage.events)})
         ),
         aggregation_specs=tuple(AggregationSpec.from_mapping(spec) for spec in settings.aggregation_specs),
         enrichment_specs=tuple(EnrichmentSpec(**spec.model_dump()) for spec in settings.enrichment_specs),

@@ -169,12 +169,18 @@ def _check_stores(settings: TrainingSettings, add: Any) -> None:
     known = [store.name for store in settings.embedding_stores]
     for index, spec in enumerate(settings.enrichment_specs):
         if spec.store_name not in known:
-            path = ("enrichment_specs", index, "store_name")
-            add(path, f"unknown embedding store {spec.store_name!r}", did_you_mean(spec.store_name, known))
+            add(
+                ("enrichment_specs", index, "store_name"),
+                f"unknown embedding store {spec.store_name!r}",
+                did_you_mean(spec.store_name, known),
+            )
     coverage = settings.embedding_coverage_filter
     if coverage.store and coverage.store not in known:
-        path = ("embedding_coverage_filter", "store")
-        add(path, f"unknown embedding store {coverage.store!r}", did_you_mean(coverage.store, known))
+        add(
+            ("embedding_coverage_filter", "store"),
+            f"unknown embedding store {coverage.store!r}",
+            did_you_mean(coverage.store, known),
+        )
     if coverage.store and coverage.id_relation:
         add(("embedding_coverage_filter", "id_relation"), "give store or id_relation, not both")
 

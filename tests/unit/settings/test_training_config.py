@@ -13,7 +13,7 @@ import pytest
 
 from daedalus.catalog.model import FeatureColumnRef, Unset
 from daedalus.errors import DefinitionError
-from daedalus.pipelines.settings import TrainingRunConfig, load_training_config
+from daedalus.pipelines.settings import EmbeddingCoverageFilter, TrainingRunConfig, load_training_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +96,7 @@ output_columns:
   - event
   - {name: tags, default: null}
   - {name: image_embedding, default_sql: "CAST(NULL AS FLOAT[])"}
-embedding_coverage_filter: {events: [seen], id_column: item_id, store: embeddings}
+embedding_coverage_filter: {events: [seen], event_column: kind, id_column: item_id, store: embeddings}
 enrich_runtime: in_process
 ray_num_cpus: 3
 ray_address: ray://head:10001
@@ -141,7 +141,9 @@ embedding_stores:
         ("tags", None, None),
         ("image_embedding", Unset.UNSET, "CAST(NULL AS FLOAT[])"),
     ]
-    assert config.embedding_coverage_filter.store == "embeddings"
+    assert config.embedding_coverage_filter == EmbeddingCoverageFilter(
+        events=("seen",), event_column="kind", id_column="item_id", store="embeddings"
+    )
     assert config.aggregation_specs[0].max_items == 16
     assert config.enrichment_specs[0].store_name == "embeddings"
     store = config.store("embeddings")
