@@ -50,13 +50,13 @@ class ParquetFile:
     integers: tuple[tuple[str, int, int], ...]
 
     def range_us(self, column: str, unit_us: float) -> tuple[int | None, int | None]:
-        """Smallest and largest instant of a time column, a microsecond wider; None when unknown."""
+        """Smallest and largest instant of a time column, finer units rounded down; None when unknown."""
         for name, low, high in self.times:
             if name == column:
-                return low - 1, high + 1
+                return low, high
         for name, low, high in self.integers:
             if name == column:
-                return int(low * unit_us) - 1, int(high * unit_us) + 1
+                return _ticks_us(low, unit_us), _ticks_us(high, unit_us)
         return None, None
 
 
@@ -78,6 +78,10 @@ class ParquetSnapshot:
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
         """(path, size, footer hash) of each file that may hold rows of the range."""
         return [[file.path, file.size, file.footer_hash] for file in self.pruned(time_range)]
+
+
+def _ticks_us(ticks: int, unit_us: float) -> int:
+    return ticks * round(unit_us) if unit_us >= 1 else ticks // round(1 / unit_us)
 
 
 class ParquetSource:
