@@ -119,3 +119,17 @@ def test_the_demo_reports_a_seed_that_cannot_be(daeda):
     ran = daeda("demo", "world", "--events", "many")
     assert ran.code == 1
     assert "many" in ran.err
+
+
+def test_explain_shows_the_operators_and_with_a_day_their_sql(project):
+    ran = project("pipeline", "explain", SERVICE)
+    assert ran.code == 0, ran.err
+    for expected in ("rolling_aggregate", "pit_join", "customer_profile", "purchased_products_7d"):
+        assert expected in ran.out
+    plain = project("pipeline", "explain", SERVICE, "--format", "json").json
+    with_day = project("pipeline", "explain", SERVICE, "--target-date", "2026-01-05", "--format", "json").json
+    assert [operator["name"] for operator in plain["operators"]] == [o["name"] for o in with_day["operators"]]
+    assert not any(operator["sql"] for operator in plain["operators"])
+    assert any("SELECT" in operator["sql"].upper() for operator in with_day["operators"])
+    assert with_day["day"] == "2026-01-05"
+    assert not Path("data/training_output").exists()
