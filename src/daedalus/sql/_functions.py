@@ -150,6 +150,8 @@ def refusal(name: str, arguments: int) -> tuple[str, str] | None:
             f"{name}() is refused: it reads the clock, settings, the catalog or how rows are stored",
             "Use columns and constants only.",
         )
+    if not (name[0].isalpha() or name[0] == "_"):
+        return f"there is no operator {name}", "Put blanks between operators."
     allowed = [
         known for known, found in function_kinds().items() if known[0].isalpha() and "CONSISTENT" in found
     ]
