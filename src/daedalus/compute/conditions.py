@@ -28,7 +28,8 @@ class Session:
     """A DuckDB connection that opens when first used, with the caller's configuration and UTC."""
 
     def __init__(self, config: Mapping[str, object] | None) -> None:
-        self._config: dict[str, Any] = dict(config or {})
+        # DuckDB takes a registered Arrow table for one row and would plan every ASOF join as nested loops.
+        self._config: dict[str, Any] = {"asof_loop_join_threshold": "0", **(config or {})}
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     @property
