@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
+from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, program, say
 from daedalus.errors import DefinitionError, ExecutionError
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ def demo(
             report = run_training(name, options=RunOptions(overrides={"enrich_runtime": "in_process"}))
             reports.append(report)
             if not quiet:
-                _show(report, sample_rows(report))
+                _show(report, sample_rows(report), folder)
     if quiet:
         print_json({"folder": str(folder), "services": reports})
         return
-    say(f"\nNext:\n  cd {folder}\n  daeda pipeline explain {names[0]}\n  daeda service show {names[0]}")
+    say(f"\nNext:\n  cd {folder}")
+    for command in ("pipeline explain", "service show", "pipeline train"):
+        say(f"  {program()} {command} {names[0]}")
 
 
 def example_folder() -> Path:
@@ -99,12 +101,14 @@ def seed_project(folder: Path, arguments: Sequence[str], *, quiet: bool) -> None
         raise ExecutionError("seeding the demo failed", where=str(folder), hint=lines[-1] if lines else "")
 
 
-def _show(report: dict[str, Any], rows: tuple[list[str], list[list[Any]]]) -> None:
+def _show(report: dict[str, Any], rows: tuple[list[str], list[list[Any]]], folder: Path) -> None:
     columns = ("day", "stage", "state", "rows")
     print_table(columns, [[day.get(column) for column in columns] for day in report["days"]])
     names, values = rows
     if values:
         turned = [[name, *cells] for name, *cells in zip(names, *values, strict=True)]
         print_table(("column", *(f"row {number + 1}" for number in range(len(values)))), turned)
-    say(f"{len(names)} columns, files in {report['output_path']}")
+    written = Path(report["output_path"])
+    shown = folder / written.relative_to(Path.cwd()) if written.is_relative_to(Path.cwd()) else written
+    say(f"{len(names)} columns, files in {shown}")
     notices(report["notices"])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daedalus.cli.render import Format, FormatOption, print_json, say
+from daedalus.cli.render import Format, FormatOption, print_json, program, say
 from daedalus.errors import DefinitionError
 
 TEMPLATE = Path(__file__).parent / "_template"
@@ -47,7 +47,7 @@ def init(
         say(f"  {folder / path}")
     if rows:
         say(f"  {folder / 'data'}: {rows} sample events")
-    say(f"\nNext:\n  cd {folder}\n  daeda pipeline train {service}")
+    say(f"\nNext:\n  cd {folder}\n  {program()} pipeline train {service}")
 
 
 def write_template(folder: Path) -> list[Path]:

@@ -120,6 +120,15 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def program() -> str:
+    """How a person calls `daeda` here: by name when the shell finds it, else by its path."""
+    import shutil
+    from pathlib import Path
+
+    beside = Path(sys.executable).with_name("daeda")
+    return "daeda" if shutil.which("daeda") or not beside.exists() else str(beside)
+
+
 def notices(texts: Iterable[str]) -> None:
     """Things to know, on standard error."""
     for text in texts:

@@ -106,7 +106,13 @@ def test_the_demo_seeds_trains_and_shows(daeda, monkeypatch):
     assert {day["stage"] for day in ran.json["services"][0]["days"]} == {"skeleton", "enrich"}
     shown = daeda("demo", "world", "--events", "2k", "--days", "8", "--service", "dssm_ranking")
     assert shown.code == 0, shown.err
-    for expected in ("up to date", "like_artwork_ids_7d", "55 columns", "daeda pipeline explain"):
+    for expected in (
+        "up to date",
+        "like_artwork_ids_7d",
+        "55 columns",
+        "daeda pipeline explain dssm_ranking",
+        "files in world/data/",
+    ):
         assert expected in shown.out
     monkeypatch.chdir("world")
     assert daeda("store", "list", "--format", "json").json["stores"][0]["name"] == "artwork_embeddings"
