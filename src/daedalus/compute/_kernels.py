@@ -213,12 +213,13 @@ def find_own(places, keys, start, group, low, high, own, has_own, limit, begin, 
 
 
 @_compiled
-def previous_same(places, keys):  # type: ignore[no-untyped-def]
+def previous_same(places, keys, start):  # type: ignore[no-untyped-def]
     """Per position the previous one of the same group and key, -1 when there is none."""
     out = np.full(len(keys), -1, np.int32)
-    for step in range(1, len(places)):
-        if keys[places[step]] == keys[places[step - 1]] and places[step] > places[step - 1]:
-            out[places[step]] = places[step - 1]
+    for group in range(len(start) - 1):
+        for step in range(start[group] + 1, start[group + 1]):
+            if keys[places[step]] == keys[places[step - 1]]:
+                out[places[step]] = places[step - 1]
     return out
 
 

@@ -45,11 +45,12 @@ def _count_distinct(view: View) -> pa.Array:
 
     narrowed = narrow(view)
     keys = view.keys()
-    earlier = view.memo("earlier same", lambda: _kernels.previous_same(view.occurrences()[0], keys))
+    places, start = view.occurrences()[0], view.selection.start
+    earlier = view.memo("earlier same", lambda: _kernels.previous_same(places, keys, start))
     out = np.zeros(view.size, np.int64)
     _kernels.count_distinct(
         earlier,
-        view.selection.start,
+        start,
         view.layout.spine_order,
         view.layout.spine.group,
         narrowed.low,
