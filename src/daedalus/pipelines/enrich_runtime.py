@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 _OBJECT_STORE_BYTES = 200 << 20
 _MAX_CACHE_BYTES = 2 * GIB
+_ATTEMPTS = 2
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -114,14 +115,14 @@ def run_on_ray(plan: EnrichPlan, tasks: Sequence[ShardTask], workers: int) -> Ge
     Raises:
         ExecutionError: what a worker raised, or that one died.
     """
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
     blocks = [pa.table({"task": [pickle.dumps(task)]}) for task in tasks]
-    with _quiet(), _dying_workers():
+    with _quiet():
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
         dataset = ray.data.from_arrow(blocks).map_batches(
             _Actor,
             fn_constructor_args=(ray.cloudpickle.dumps(plan), list(sys.path)),
@@ -130,11 +131,16 @@ def run_on_ray(plan: EnrichPlan, tasks: Sequence[ShardTask], workers: int) -> Ge
             compute=ActorPoolStrategy(size=workers),
             num_cpus=1,
         )
-        for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-            outcome = pickle.loads(batch.column("outcome")[0].as_py())  # noqa: S301 - see the import
-            if isinstance(outcome, DaedalusError):
-                raise outcome
-            yield outcome
+        batches = iter(dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0))
+    while True:
+        with _quiet(), _ray_errors():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        outcome = pickle.loads(batch.column("outcome")[0].as_py())  # noqa: S301 - see the import
+        if isinstance(outcome, DaedalusError):
+            raise outcome
+        yield outcome
 
 
 class _Actor:
@@ -152,15 +158,33 @@ class _Actor:
         outcomes = [pickle.dumps(self._outcome(task.as_py())) for task in batch.column("task")]
         return pa.table({"outcome": pa.array(outcomes, pa.binary())})
 
-    def _outcome(self, task: bytes) -> ShardReport | DaedalusError:
+    def _outcome(self, pickled: bytes) -> ShardReport | DaedalusError:
         try:
+            task: ShardTask = pickle.loads(pickled)  # noqa: S301 - see the import
             if self._enricher is None:
                 self._enricher = ShardEnricher(pickle.loads(self._plan))  # noqa: S301 - see the import
-            return self._enricher.run(pickle.loads(task))  # noqa: S301 - see the import
+            with _counted_attempt(task):
+                return self._enricher.run(task)
         except DaedalusError as error:
             return error
         except Exception as problem:  # noqa: BLE001 - the driver raises it
             return ExecutionError(f"an enrichment worker failed: {type(problem).__name__}: {problem}")
+
+
+@contextlib.contextmanager
+def _counted_attempt(task: ShardTask) -> Iterator[None]:
+    """Ray starts a dead worker anew without end; a shard that kills its worker twice is given up."""
+    marker = Path(task.folder) / f".attempts-{task.index}"
+    with marker.open("ab") as file:
+        file.write(b"1")
+    if marker.stat().st_size > _ATTEMPTS:
+        raise ExecutionError(
+            f"the Ray worker that made rows {task.start} to {task.stop} died {_ATTEMPTS} times",
+            hint="When memory ran out, fewer workers (--ray-num-cpus) leave more to each",
+            day=task.day,
+        )
+    yield
+    marker.unlink()
 
 
 def ensure_ray(envelope: RayEnvelope | None = None, notify: Callable[[str], None] | None = None) -> None:
@@ -240,15 +264,15 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _dying_workers() -> Iterator[None]:
+def _ray_errors() -> Iterator[None]:
     import ray
 
     try:
         yield
     except ray.exceptions.RayError as problem:
         raise ExecutionError(
-            f"a Ray worker died: {str(problem).strip().splitlines()[-1]}",
-            hint="When memory ran out, fewer workers (--ray-num-cpus) leave more to each",
+            f"Ray failed: {str(problem).strip().splitlines()[-1]}",
+            hint="Finished days are kept: run it again, or set enrich_runtime: in_process",
         ) from problem
 
 
