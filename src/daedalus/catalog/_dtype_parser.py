@@ -179,6 +179,10 @@ class _Parser:
         self.tokens: list[tuple[str, str]] = []
         self.at = 0
         end = 0
+        first = re.match(r"\s*(\w+)", text)
+        if first is not None and first[1].upper() in _REFUSED:
+            # Before its arguments, which follow a grammar of their own.
+            raise self.error("Daedalus does not support it", _REFUSED[first[1].upper()])
         stripped = text.rstrip()
         while end < len(stripped):
             match = _TOKEN.match(stripped, end)

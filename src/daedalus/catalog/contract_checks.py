@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daedalus.catalog.dtypes import canonical_dtype, is_list, storable, to_duckdb
 from daedalus.catalog.literals import literal_problem
-from daedalus.catalog.model import Unset
+from daedalus.catalog.model import COMPUTED_NAMESPACES, Unset
 from daedalus.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from daedalus.catalog.model import ServiceColumn
+    from collections.abc import Collection
+
+    from daedalus.catalog.model import FeatureColumnRef, ServiceColumn
+    from daedalus.catalog.registry import FeatureCatalog
     from daedalus.catalog.service_reader import ReadService
     from daedalus.catalog.services import ServiceColumns
 
@@ -18,7 +22,47 @@ if TYPE_CHECKING:
 QID = "qid"
 
 
-def check_columns(read: ReadService, columns: ServiceColumns) -> None:
+_KEYS = {
+    "aggregation_specs": "rolling",
+    "lookbacks": "lookback",
+    "age_columns": "age",
+    "derived": "derived",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What could not be read: references into it are not reported, for the fault is not theirs.
+
+    Attributes:
+        namespaces: views by the name the service gives them, and namespaces of computed columns.
+        joined: when a name of a view is wrong, the names that are right; else None.
+    """
+
+    namespaces: frozenset[str]
+    joined: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, read: ReadService, catalog: FeatureCatalog, broken: Collection[str]) -> Doubts:
+        """The doubts about one service: its unreadable parts, and views with problems of their own."""
+        lost = read.lost
+        found = {_KEYS[key] for key in lost if key in _KEYS}
+        names = [(read.service.spine, read.service.spine)]
+        names += [(join.alias, join.view) for join in read.service.views]
+        found |= {alias for alias, view in names if view in broken or view not in catalog.views}
+        right = {alias for alias, view in names if view in catalog.views or view in broken}
+        unsure = "views" in lost or len(right) < len({alias for alias, _ in names})
+        return cls(frozenset(found), frozenset(right | set(COMPUTED_NAMESPACES)) if unsure else None)
+
+    def __bool__(self) -> bool:
+        return bool(self.namespaces) or self.joined is not None
+
+    def excuse(self, ref: FeatureColumnRef) -> bool:
+        """Whether the reference may well be right."""
+        return ref.view in self.namespaces or (self.joined is not None and ref.view not in self.joined)
+
+
+def check_columns(read: ReadService, columns: ServiceColumns, doubts: Doubts) -> None:
     """Note every problem of the contract's columns."""
     section, service = read.section, read.service
     seen: set[str] = {QID} if service.session_column else set()
@@ -31,13 +75,13 @@ def check_columns(read: ReadService, columns: ServiceColumns) -> None:
                 what, hint = f"the output {column.name!r} stands twice", "Rename one: {name: ..., ref: ...}."
             section.problem(what, *place, hint=hint)
         seen.add(column.name.lower())
-        source = _source_dtype(read, columns, column, *place)
+        source = _source_dtype(read, columns, doubts, column, *place)
         _check_dtype(read, column, source, *place)
         _check_default(read, column, column.dtype or source, *place)
 
 
 def _source_dtype(
-    read: ReadService, columns: ServiceColumns, column: ServiceColumn, *place: str | int
+    read: ReadService, columns: ServiceColumns, doubts: Doubts, column: ServiceColumn, *place: str | int
 ) -> str:
     """The dtype that the column's reference has; empty when there is none or it is not known."""
     section = read.section
@@ -55,6 +99,8 @@ def _source_dtype(
     try:
         return columns.resolve(column.ref).dtype
     except DefinitionError as exc:
+        if doubts.excuse(column.ref):
+            return ""
         section.relay(exc, *place, *(("ref",) if isinstance(_item(read, *place), dict) else ()))
         return ""
 
@@ -92,7 +138,7 @@ def _check_default_sql(read: ReadService, sql: str, dtype: str, *place: str | in
     except DefinitionError as exc:
         read.section.relay(exc)
         return
-    if not dtype or bound == '"NULL"':
+    if not dtype or bound == '"NULL"' or (bound == '"NULL"[]' and is_list(dtype)):
         return
     try:
         fits = storable(canonical_dtype(bound), dtype)

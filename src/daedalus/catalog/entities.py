@@ -44,9 +44,9 @@ def read_entities(section: Section) -> dict[str, Entity]:
 
 
 def _read_entity(item: Section) -> Entity | None:
-    item.allow(("name", "keys", "description"))
     name = item.name("name")
     item.subject = f"entity {name}" if name else ""
+    item.allow(("name", "keys", "description"))
     keys: list[EntityKey] = []
     for key in item.sections("keys", short=lambda text: {"name": text}):
         key.allow(("name", "dtype"))

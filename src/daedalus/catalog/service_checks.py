@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daedalus.catalog.contract_checks import check_columns
+from daedalus.catalog.contract_checks import Doubts, check_columns
 from daedalus.catalog.dtypes import (
     canonical_dtype,
     is_integer,
@@ -53,9 +53,7 @@ class _Checks:
         self.service = read.service
         self.catalog = catalog
         self.broken = set(broken)
-        used = {self.service.spine, *(join.view for join in self.service.views)}
-        #: Whether every view of the service can be relied on; else unknown columns are not reported.
-        self.sound = used <= set(catalog.views) and not used & self.broken
+        self.doubts = Doubts.of(read, catalog, broken)
         named = {c.ref.column: "" for c in self.service.columns if c.ref and c.ref.view == "rolling"}
         own = {spec.name for spec in self.service.aggregation_specs}
         self.rolling = {name: dtype for name, dtype in (named | dict(rolling)).items() if name not in own}
@@ -66,14 +64,12 @@ class _Checks:
         if spine is not None:
             self.spine_columns(spine)
         self.lookbacks(spine)
-        if not self.sound:
-            return
         self.names()
         self.specs()
         columns = ServiceColumns.of(self.service, self.catalog, rolling=self.rolling)
         self.refs(columns)
         self.expressions(columns)
-        check_columns(self.read, columns)
+        check_columns(self.read, columns, self.doubts)
 
     def view(self, name: str, *steps: str | int) -> FeatureViewDef | None:
         """The view of that name; None, and noted, when there is none."""
@@ -138,12 +134,12 @@ class _Checks:
             else:
                 self.joinable(spine.field(column).dtype, view.field(key).dtype, f"{column} and {key}", *place)
         for key in view.join_keys:
-            if on and mapped.count(key) != 1:
+            if on and mapped.count(key) != 1 and set(mapped) <= set(view.join_keys):
                 times = "is not mapped" if key not in mapped else "is mapped twice"
                 self.section.problem(f"the join key {key!r} of {view.name} {times}", *place, "on")
 
     def joinable(self, left: str, right: str, names: str, *place: str | int) -> None:
-        if not joinable(left, right):
+        if left and right and not joinable(left, right):
             hint = "Declare both sides with one dtype that is no float."
             self.section.problem(f"{names} cannot be joined: {left} and {right}", *place, hint=hint)
 
@@ -193,7 +189,7 @@ class _Checks:
             self.section.problem(
                 what, *place, "value_column", hint=did_you_mean(lookback.value_column, names)
             )
-        elif is_list(view.field(lookback.value_column).dtype):
+        elif (dtype := view.field(lookback.value_column).dtype) and is_list(dtype):
             self.section.problem(f"{lookback.value_column} is a list already", *place, "value_column")
         for column, other in lookback.on:
             if other not in names:
@@ -234,7 +230,7 @@ class _Checks:
             wanted.append(("value_column", spec.value_column, history))
         seen: set[str] = set()
         for key, name, known in wanted:
-            if name not in known and name not in seen:
+            if name not in known and name not in seen and not self.doubts:
                 seen.add(name)
                 what = f"spec {spec.name}: unknown column {name!r}"
                 hint = f"{did_you_mean(name, known)} Columns of joined views must stand in static_columns."
@@ -248,10 +244,17 @@ class _Checks:
         where = self.section.where(*place)
         try:
             fragment = parse_fragment(sql, columns=columns, where=where, qualifier="hist")
-            types = {name: to_duckdb(columns[name]) for name in fragment.columns}
-            require_boolean(fragment, types, where)
+            if all(columns[name] for name in fragment.columns):
+                types = {name: to_duckdb(columns[name]) for name in fragment.columns}
+                require_boolean(fragment, types, where)
         except DefinitionError as exc:
-            self.section.relay(exc)
+            self.relay(exc)
+
+    def relay(self, error: DefinitionError) -> None:
+        """Note the error of an expression, unless what it misses may be what could not be read."""
+        unknown = error.what.startswith("unknown column")
+        if not (unknown and self.doubts):
+            self.section.relay(error)
 
     def refs(self, columns: ServiceColumns) -> None:
         for position, ref in enumerate(self.service.static_columns):
@@ -278,7 +281,8 @@ class _Checks:
         try:
             return columns.resolve(ref).dtype
         except DefinitionError as exc:
-            self.section.relay(exc, *place)
+            if not self.doubts.excuse(ref):
+                self.section.relay(exc, *place)
             return ""
 
     # ------------------------------------------------------------------ expressions
@@ -302,6 +306,8 @@ class _Checks:
 
     def rewritten(self, step: SqlStep, dtype: str, known: Assembled, *place: str | int) -> None:
         """A curation rewrites a column that is there, with values it can hold."""
+        if step.column not in known and self.doubts:
+            return
         if step.column not in known:
             hint = f"{did_you_mean(step.column, known)} A new column goes under derived."
             self.section.problem(f"unknown column {step.column!r}", *place, "column", hint=hint)
@@ -324,7 +330,7 @@ class _Checks:
             fragment = parse_fragment(step.sql, columns=known, where=where)
             dtype = expression_dtype(fragment.columns, step.sql, known, where=where) or ""
         except DefinitionError as exc:
-            self.section.relay(self.with_rolling_hint(exc))
+            self.relay(self.with_rolling_hint(exc))
             return ""
         if dtype and check is not None and (what := check(canonical_dtype(dtype))):
             self.section.problem(what, *place, hint="Compare with a value.")

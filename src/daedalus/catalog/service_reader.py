@@ -65,6 +65,16 @@ class ReadService:
     service: FeatureServiceDef
     places: dict[str, list[int]] = field(default_factory=dict)
 
+    @property
+    def lost(self) -> set[str]:
+        """Keys under which a part could not be read, so that references to it are not to blame."""
+        written = {key: self.section.raw(key) for key in self.places}
+        return {
+            key
+            for key, value in written.items()
+            if value is not None and not (isinstance(value, list) and len(value) == len(self.places[key]))
+        }
+
     def place(self, key: str, position: int) -> tuple[str, int]:
         """The path of the part that stands at `position` in the service."""
         return key, self.places[key][position]
@@ -72,9 +82,9 @@ class ReadService:
 
 def read_service(section: Section) -> ReadService | None:
     """The service that a file describes, as far as it can be read; None without a name."""
-    section.allow(_KEYS)
     name = section.name("name")
     section.subject = f"service {name}" if name else ""
+    section.allow(_KEYS)
     places: dict[str, list[int]] = {}
     service = FeatureServiceDef(
         name=name or "?",

@@ -97,9 +97,8 @@ def assembled_columns(
         found[spec.name] = (FeatureColumnRef("rolling", spec.name), spec_dtype(spec, before, catalog))
     for lookback in service.lookbacks:
         view = catalog.views.get(lookback.view)
-        known = view is not None and view.has_field(lookback.value_column)
-        dtype = f"{view.field(lookback.value_column).dtype}[]" if view is not None and known else ""
-        found[lookback.name] = (FeatureColumnRef("lookback", lookback.name), dtype)
+        dtype = _field_dtype(view, lookback.value_column) if view is not None else ""
+        found[lookback.name] = (FeatureColumnRef("lookback", lookback.name), f"{dtype}[]" if dtype else "")
     for age in service.age_columns:
         found[age.name] = (FeatureColumnRef("age", age.name), "BIGINT")
     for step in service.derived:
@@ -131,6 +130,10 @@ def spec_dtype(spec: AggregationSpec, columns: Mapping[str, str], catalog: Featu
     if spec.operation is Operation.FLATTEN_DISTINCT:
         return f"{element_dtype(dtype)}[]" if is_list(dtype) else ""
     return f"{dtype}[]"
+
+
+def _field_dtype(view: FeatureViewDef, name: str) -> str:
+    return view.field(name).dtype if view.has_field(name) else ""
 
 
 def _derived_dtype(step: SqlStep, columns: Assembled) -> str:

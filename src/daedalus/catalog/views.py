@@ -39,9 +39,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 def read_view(section: Section, entities: Mapping[str, Entity]) -> FeatureViewDef | None:
     """The view that a file describes, as far as it can be read; None without a name."""
-    section.allow(_KEYS)
     name = section.name("name")
     section.subject = f"view {name}" if name else ""
+    section.allow(_KEYS)
     if name in COMPUTED_NAMESPACES:
         section.problem(
             f"the name {name!r} is reserved for computed columns", "name", hint="Rename the view."
@@ -112,7 +112,7 @@ def _fields(section: Section) -> tuple[FieldDef, ...]:
             found[name.lower()] = FieldDef(
                 name=name,
                 # Without a dtype the file is refused; the field stays, so that references to it are not.
-                dtype=dtype or "VARCHAR",
+                dtype=dtype,
                 description=item.text("description"),
                 nullable=item.boolean("nullable", default=True),
                 optional=item.boolean("optional"),
@@ -148,7 +148,7 @@ def _all_fields(
     """Keys, time and tie-breaks that are not declared, then the declared fields in file order."""
     for index, field in enumerate(declared):
         key = keys.get(field.name)
-        if key is not None and not joinable(key.dtype, field.dtype):
+        if key is not None and field.dtype and not joinable(key.dtype, field.dtype):
             what = f"the key {field.name!r} is {field.dtype}, but its entity says {key.dtype}"
             section.problem(
                 what, "fields", index, hint="Leave the key out of fields: the entity declares it."
@@ -175,7 +175,7 @@ def _all_fields(
 
 
 def _check_time(section: Section, field: FieldDef, index: int) -> None:
-    if not (is_time(field.dtype) or is_integer(field.dtype)):
+    if field.dtype and not (is_time(field.dtype) or is_integer(field.dtype)):
         hint = "Declare TIMESTAMP, DATE, or a whole number with the source's timestamp_unit."
         section.problem(f"the time field {field.name!r} is {field.dtype}", "fields", index, hint=hint)
     if field.optional:

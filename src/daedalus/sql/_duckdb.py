@@ -64,12 +64,14 @@ def statement_tree(sql: str) -> list[Node]:
     return statements
 
 
-def described_types(query: str) -> list[str]:
-    """DuckDB's type of each column of the query, which is bound and not run."""
+def bound_type(expression: str, relation: str) -> str:
+    """DuckDB's type of an expression over a relation of one row; a bare NULL keeps its own type, `"NULL"`."""
     import duckdb
 
     try:
-        return [str(row[1]) for row in cursor().execute(f"DESCRIBE {query}").fetchall()]
+        # The binder answers `typeof`: the expression itself is not computed.
+        row = cursor().execute(f"SELECT typeof({expression}) FROM {relation}").fetchone()
+        return str(row[0]) if row else ""
     except (duckdb.Error, RecursionError) as exc:
         raise NotBoundError(_first_line(str(exc))) from exc
 

@@ -234,7 +234,7 @@ def fragment_type(fragment: Fragment, column_types: Mapping[str, str], *, where:
     )
     table = f"(SELECT {typed})" if typed else "(SELECT 1)"
     try:
-        return _duckdb.described_types(f'SELECT {fragment.render("row")} AS value FROM {table} AS "row"')[0]
+        return _duckdb.bound_type(fragment.render("row"), f'{table} AS "row"')
     except _duckdb.NotBoundError as exc:
         raise DefinitionError(
             f"{_shown(fragment.text)} does not fit its columns", where=where, hint=f"DuckDB says: {exc}."

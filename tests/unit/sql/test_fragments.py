@@ -337,6 +337,9 @@ def test_a_fragment_survives_pickling() -> None:
         ("x.a", {"x": 'STRUCT("a" VARCHAR)'}, "VARCHAR"),
         ("x", {"x": "DECIMAL(10,2)"}, "DECIMAL(10,2)"),
         ("CAST(NULL AS FLOAT[])", {}, "FLOAT[]"),
+        ("CAST('no number' AS INTEGER)", {}, "INTEGER"),
+        ("NULL", {}, '"NULL"'),
+        ("[]", {}, '"NULL"[]'),
         ("x IS NULL", {"x": "TIMESTAMPTZ"}, "BOOLEAN"),
     ],
 )
