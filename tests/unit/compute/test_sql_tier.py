@@ -158,6 +158,28 @@ def test_times_at_the_end_of_64_bits() -> None:
     assert_agrees(rolling_sql(spine, specs), spine, specs)
 
 
+@pytest.mark.parametrize("dtype", [pa.float32(), pa.float64()])
+def test_there_is_one_nan_and_one_zero(dtype: pa.DataType) -> None:
+    nan = float("nan")
+    prices = pa.array([nan, 0.0, -0.0, nan, 1.0, -0.0, nan, 0.0, None], dtype)
+    spine = pa.table({"user": [1] * 9, "ts": list(range(9)), "price": prices})
+    specs = [
+        make(
+            str(operation),
+            name=f"{operation} {limit} {exclude}",
+            value_column="price",
+            max_items=limit,
+            exclude_self=exclude,
+        )
+        for operation in Operation
+        for limit in (None, 4, 1000)
+        for exclude in (False, True)
+        if operation != Operation.FLATTEN_DISTINCT
+    ]
+    specs = [spec for spec in specs if sql_refusal(spec) is None]
+    assert_agrees(rolling_sql(spine, specs), spine, specs)
+
+
 def test_sums_are_not_differences_of_sums() -> None:
     values = [1e16, 1.0, 1.0, 1e16, -1e16, 0.1, 0.2]
     spine = rows(user=[1] * 7, ts=list(range(7)), price=values)

@@ -11,7 +11,7 @@ from daedalus.compute.sql_tier.frames import frames_name, history_name, keys, sa
 from daedalus.compute.sql_tier.items import Method
 from daedalus.compute.sql_tier.lists import plain_list, slicing, wanted
 from daedalus.compute.sql_tier.relations import ROW
-from daedalus.compute.sql_tier.values import canonical, checked_sum
+from daedalus.compute.sql_tier.values import checked_sum, distinct_in_list
 from daedalus.compute.sql_tier.windows import window_alias, window_name
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ def _folded(name: str, item: Item) -> str:
     if operation == Operation.LIST:
         return f"coalesce({name}, [])"
     if operation == Operation.COUNT_DISTINCT:
-        one = canonical("item", item.dtype)
-        values = name if one == "item" else f"list_transform({name}, lambda item: {one})"
-        return f"CAST(coalesce(list_unique({values}), 0) AS BIGINT)"
+        return f"CAST(coalesce({distinct_in_list(name, item.dtype)}, 0) AS BIGINT)"
     if operation == Operation.SUM and not item.is_float:
         return checked_sum(f"list_sum({name})", item.spec)
     if operation in {Operation.SUM, Operation.MEAN}:
