@@ -155,9 +155,11 @@ class ParquetSource:
 
     def require_columns(self, names: Iterable[str]) -> None:
         """Refuse a file that lacks a column that the others have and the view needs."""
+        wanted = tuple(names)
         for file in self.snapshot().files:
-            for name in names:
-                if name not in file.columns and f"{name}=" not in file.path:
+            present = {name.lower() for name in file.columns}
+            for name in wanted:
+                if name.lower() not in present and f"{name}=" not in file.path:
                     raise SourceError(
                         f"{file.path} has no column {name!r}",
                         where=self._where,
@@ -169,7 +171,11 @@ class ParquetSource:
         files = self.snapshot().pruned(time_range) or self.snapshot().files[:1]
         paths = ", ".join(quote_literal(file.path) for file in files)
         # A Hive key is text until the view's declared dtype says otherwise: '007' must not become 7.
-        hive = "hive_partitioning = true, hive_types_autocast = false" if self._is_hive() else "hive_partitioning = false"
+        hive = (
+            "hive_partitioning = true, hive_types_autocast = false"
+            if self._is_hive()
+            else "hive_partitioning = false"
+        )
         return f"read_parquet([{paths}], union_by_name = true, {hive})"
 
     def _is_hive(self) -> bool:
@@ -227,7 +233,11 @@ def _bounds(metadata: Any, read: Callable[[Any], int | None]) -> tuple[tuple[str
         for index in range(row_group.num_columns):
             column = row_group.column(index)
             statistics = column.statistics
-            if statistics is not None and not statistics.has_min_max and statistics.null_count == column.num_values:
+            if (
+                statistics is not None
+                and not statistics.has_min_max
+                and statistics.null_count == column.num_values
+            ):
                 continue  # only NULLs, which are in no range
             known = statistics is not None and statistics.has_min_max
             low, high = (read(statistics.min), read(statistics.max)) if known else (None, None)
