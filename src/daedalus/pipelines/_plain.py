@@ -40,7 +40,12 @@ def as_mapping(item: Any) -> dict[str, Any]:
         if one.name == "output" and value == item.name:
             continue
         shown = one.name == "engine"  # a default that authors are meant to see and edit
-        if not shown and one.default is not MISSING and value == one.default and type(value) is type(one.default):
+        if (
+            not shown
+            and one.default is not MISSING
+            and value == one.default
+            and type(value) is type(one.default)
+        ):
             continue
         data[one.name] = dict(value) if one.metadata.get("mapping") else _plain(value)
     return data
@@ -83,7 +88,9 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _read(one: dataclasses.Field[Any], hint: Any, value: Any, where: str) -> Any:
     if one.metadata.get("mapping"):
-        if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+        if not isinstance(value, dict) or not all(
+            isinstance(text, str) for pair in value.items() for text in pair
+        ):
             raise CompileError("expected a mapping of names to texts", where=where)
         return tuple(value.items())
     if "items" in one.metadata:
@@ -114,11 +121,17 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             if value in {member.value for member in option}:
                 return option(value)
             raise CompileError(
-                f"unknown value {value!r}", where=where, hint=did_you_mean(str(value), [m.value for m in option])
+                f"unknown value {value!r}",
+                where=where,
+                hint=did_you_mean(str(value), [m.value for m in option]),
             )
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        elif isinstance(option, type) and isinstance(value, option) and (option is bool) == isinstance(value, bool):
+        elif (
+            isinstance(option, type)
+            and isinstance(value, option)
+            and (option is bool) == isinstance(value, bool)
+        ):
             return value
     expected = getattr(hint, "__name__", str(hint))
     raise CompileError(f"expected {expected}, got {value!r}", where=where)

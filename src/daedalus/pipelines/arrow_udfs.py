@@ -107,13 +107,15 @@ def apply_arrow_udf(operator: ArrowUdfTransform, table: pa.Table, kind: pa.DataT
         raise ExecutionError(f"{operator.function} failed: {error}", operator=operator.name) from error
     if len(made) != table.num_rows:
         raise ExecutionError(
-            f"{operator.function} returned {len(made)} values for {table.num_rows} rows", operator=operator.name
+            f"{operator.function} returned {len(made)} values for {table.num_rows} rows",
+            operator=operator.name,
         )
     try:
         column = made.cast(kind)
     except pa.ArrowInvalid as error:
         raise ExecutionError(
-            f"{operator.function} returned {made.type}, which does not fit {kind}: {error}", operator=operator.name
+            f"{operator.function} returned {made.type}, which does not fit {kind}: {error}",
+            operator=operator.name,
         ) from error
     index = table.schema.get_field_index(operator.column)
     if index >= 0:

@@ -309,7 +309,9 @@ def _needed(
             ref = by_name[name]
             if ref not in needed:
                 needed[ref] = None
-                pending += [other for other in service.derived if FeatureColumnRef("derived", other.name) == ref]
+                pending += [
+                    other for other in service.derived if FeatureColumnRef("derived", other.name) == ref
+                ]
         if step.column and step.column in by_name:
             needed.setdefault(by_name[step.column])
     for age in service.age_columns:

@@ -52,7 +52,9 @@ class SpecPlan:
         view = spec.history_view
         if view is not None and view not in self.columns.catalog.views:
             known = list(self.columns.catalog.views)
-            yield DefinitionError(f"unknown history_view {view!r}", where=where, hint=did_you_mean(view, known))
+            yield DefinitionError(
+                f"unknown history_view {view!r}", where=where, hint=did_you_mean(view, known)
+            )
             return
         spine = self.columns.history_types(None)
         history = self.columns.history_types(view)
@@ -70,7 +72,8 @@ class SpecPlan:
         expected = self.columns.spine.timestamp_field
         if spec.timestamp_column != expected:
             yield DefinitionError(
-                f"timestamp_column is {spec.timestamp_column!r}, the spine's time is {expected!r}", where=where
+                f"timestamp_column is {spec.timestamp_column!r}, the spine's time is {expected!r}",
+                where=where,
             )
         try:
             self.columns.condition_columns(spec, history)

@@ -68,7 +68,8 @@ def scan_range(scan: Scan, day: dt.date) -> TickRange | None:
         case TimeRange.PAST:
             return TickRange(high_us=start + DAY_US)
         case TimeRange.WINDOW:
-            # A window is rounded to ticks, of a second at most: read a little more, it is cut exactly later.
-            slack = _ROUNDING_US if scan.lookback_seconds else 0
+            # A window that is no whole number of seconds is rounded to ticks, of a second at most: read a
+            # little more, it is cut exactly later.
+            slack = 0 if scan.lookback_seconds == int(scan.lookback_seconds) else _ROUNDING_US
             low = start - math.ceil(scan.lookback_seconds * 1_000_000) - slack
             return TickRange(low_us=low, high_us=start + DAY_US)

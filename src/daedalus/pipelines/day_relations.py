@@ -89,6 +89,13 @@ class DayRelations:
         self.graph.define(operator.output, f"SELECT *, {nulls} FROM {quote_ident(source)}", operator.inputs)
         self.absent[operator.output] = self.absent.get(source, frozenset())
 
+    def take_absent(self, operators: tuple[AnyOperator, ...]) -> None:
+        """Learn which columns the sources of these operators lack, without running them."""
+        dry = DayRelations(self.context, self.graph.connection, dry=True)
+        for operator in operators:
+            dry.add(operator)
+        self.absent |= dry.absent
+
     def _select(self, operator: AnyOperator) -> tuple[str, frozenset[str]]:
         inherited = self.absent.get(operator.inputs[0], frozenset()) if operator.inputs else frozenset()
         tick = self.context.tick
@@ -104,7 +111,9 @@ class DayRelations:
                 return project_sql(operator, types, inherited), left
             case Join():
                 self._require_unique(operator)
-                return join_sql(operator, self._types(operator), tick), inherited | self._absent_right(operator)
+                return join_sql(operator, self._types(operator), tick), inherited | self._absent_right(
+                    operator
+                )
             case PointInTimeJoin() if not operator.specs:
                 created = self._created_tick(operator)
                 sql = asof_sql(operator, self._types(operator), tick, created)
@@ -133,7 +142,9 @@ class DayRelations:
             fields = [field.name for field in reader.view.fields]
             predicate = checked_fragment(scan.predicate, fields, f"operator {scan.name}, predicate")
         wanted = [*scan.columns, *scan.keys, *order, *(predicate.columns if predicate else ())]
-        base = reader.select_sql([*wanted, *(name for name, _ in scan.restrict)], self.context.time_range(scan))
+        base = reader.select_sql(
+            [*wanted, *(name for name, _ in scan.restrict)], self.context.time_range(scan)
+        )
         if not reader.view.timestamp_field:
             base = f"SELECT *, CAST(NULL AS BIGINT) AS {TICK} FROM ({base})"
         if predicate is not None:
@@ -235,8 +246,13 @@ class DayRelations:
         """A lookup must not multiply rows: the right side has one row per key."""
         producer = self.context.pipeline.producer(operator.inputs[1])
         keys = [column for _, column in operator.on]
-        if self._dry or isinstance(producer, Scan) and (
-            (producer.keep is not None and set(producer.keys) <= set(keys)) or is_run_relation(producer.source_ref)
+        if (
+            self._dry
+            or isinstance(producer, Scan)
+            and (
+                (producer.keep is not None and set(producer.keys) <= set(keys))
+                or is_run_relation(producer.source_ref)
+            )
         ):
             return
         key_list = ", ".join(quote_ident(key) for key in keys)

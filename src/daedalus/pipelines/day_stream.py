@@ -7,6 +7,7 @@ a relation. Columns that Arrow operators made and SQL only passes on stay outsid
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,22 +15,38 @@ import pyarrow as pa
 from daedalus.catalog.dtypes import canonical_dtype, to_arrow
 from daedalus.pipelines.arrow_udfs import apply_arrow_udf
 from daedalus.pipelines.held_columns import HeldColumns
+from daedalus.pipelines.history_cache import (
+    HistoryCache,
+    HistoryChain,
+    NotExactError,
+    files_sql,
+    read_files,
+    reads_alike,
+)
 from daedalus.pipelines.operators import (
     ROW,
     TICK,
     ArrowUdfTransform,
     Engine,
+    Filter,
     PointInTimeJoin,
     Project,
     RayUdfTransform,
     RollingAggregate,
     Sink,
 )
-from daedalus.pipelines.rolling_tiers import aggregate_rows, history_inputs, spine_columns
+from daedalus.pipelines.rolling_tiers import (
+    aggregate_rows,
+    history_columns,
+    history_inputs,
+    spine_columns,
+)
+from daedalus.pipelines.schema import relation_columns
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.day_relations import DayRelations
@@ -72,17 +89,16 @@ class DayStream:
         self._relations = relations
         self._graph = relations.graph
         self._rows_per_chunk = rows_per_chunk
-        chain = main_chain(context.pipeline)
-        late = [index for index, operator in enumerate(chain) if not _runs_in_sql(operator)]
-        self._tail = chain[late[0] :] if late else []
+        self._tail = _tail(context.pipeline)
         self._final = output_operator(context.pipeline)
-        self._histories: dict[str, pa.Table] = {}
+        self._histories: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
+        self._history_files: dict[str, list[Path]] = {}
 
     def prepare(self) -> None:
         """Run everything that comes before the stream."""
-        tail = {operator.name for operator in self._tail}
+        done = {operator.output for operator in self._tail} | self._shared_history()
         for operator in self._context.pipeline:
-            if operator.name in tail or isinstance(operator, Sink | RayUdfTransform):
+            if operator.output in done or isinstance(operator, Sink | RayUdfTransform):
                 continue
             if _runs_in_sql(operator):
                 self._relations.add(operator)
@@ -98,6 +114,23 @@ class DayStream:
             return
         for chunk in self._chunks(self._tail[0].inputs[0]):
             yield self._through_tail(chunk)
+
+    def _shared_history(self) -> set[str]:
+        """Define the history over the files that adjacent days share; returns the relations it replaces."""
+        chain = HistoryChain.of(self._context.pipeline)
+        if chain is None:
+            return set()
+        try:
+            files = HistoryCache(self._context, chain).files(self._context.day)
+        except NotExactError:
+            return set()
+        self._history_files[chain.relation] = files
+        names = relation_columns(self._context.pipeline)
+        for relation in (*chain.same_rows, chain.relation):
+            columns = ", ".join(quote_ident(name) for name in names[relation])
+            self._graph.define(relation, f"SELECT {columns} FROM {files_sql(files)}", ())
+        self._relations.take_absent(chain.operators)
+        return {operator.output for operator in chain.operators} - set(chain.outside)
 
     # ------------------------------------------------------------------ without Arrow operators
 
@@ -137,6 +170,7 @@ class DayStream:
             chunk = self._run_sql(pending, chunk, made)
             pending = []
             chunk = self._run_arrow(operator, chunk)
+            self._pass_absent_on(operator)
             made += _made_columns(operator)
         return self._run_sql(pending, chunk, made)
 
@@ -146,10 +180,15 @@ class DayStream:
         if not isinstance(operator, RollingAggregate | PointInTimeJoin):
             raise TypeError(f"{operator.op_kind} has no Arrow tier")
         columns = spine_columns(operator.specs, {name: None for name in chunk.column_names})
+        wanted = history_columns(operator)
         arrays = aggregate_rows(
             operator,
             chunk.select(columns),
-            {view: self._history(relation) for view, relation in history_inputs(operator).items()},
+            {
+                view: self._history(relation, wanted[view])
+                for view, relation in history_inputs(operator).items()
+                if view in wanted
+            },
             ticks_per_second=self._context.ticks_per_second,
             spine_ticks=self._context.spine_ticks,
             duckdb_config=self._context.config.duckdb_settings(),
@@ -158,12 +197,19 @@ class DayStream:
             chunk = chunk.append_column(spec.name, array)
         return chunk
 
-    def _history(self, relation: str) -> pa.Table:
-        """A history's rows in their order, fetched once a day."""
-        if relation not in self._histories:
-            self._graph.keep(relation)
-            self._histories[relation] = self._graph.arrow(relation, list(self._graph.types(relation)))
-        return self._histories[relation]
+    def _history(self, relation: str, wanted: tuple[str, ...]) -> pa.Table:
+        """A history's rows in their order, with the columns that its specs read; fetched once a day."""
+        key = (relation, wanted)
+        if key not in self._histories:
+            types = self._graph.types(relation)
+            folded = {name.lower() for name in wanted}  # SQL names are the same in any case
+            columns = [name for name in types if name.lower() in folded]
+            if relation in self._history_files and all(reads_alike(types[name]) for name in columns):
+                self._histories[key] = read_files(self._history_files[relation], columns)
+            else:
+                self._graph.keep(relation)
+                self._histories[key] = self._graph.arrow(relation, columns)
+        return self._histories[key]
 
     def _run_sql(self, operators: list[AnyOperator], chunk: pa.Table, made: list[str]) -> pa.Table:
         """The chunk through consecutive SQL operators; columns that they only pass on are held aside."""
@@ -195,7 +241,29 @@ class DayStream:
         self._graph.define(operator.output, f"SELECT * FROM {quote_ident(registered)}", ())
         self._graph.keep(operator.output)
         self._graph.connection.unregister(registered)
-        self._relations.absent[operator.output] = self._relations.absent.get(source, frozenset())
+        self._pass_absent_on(operator)
+
+    def _pass_absent_on(self, operator: AnyOperator) -> None:
+        """What the source lacks, its Arrow operator's output lacks, too: defaults are filled in after it."""
+        absent = self._relations.absent
+        absent[operator.output] = absent.get(operator.inputs[0], frozenset()) - set(_made_columns(operator))
+
+
+def _tail(pipeline: OperatorPipeline) -> list[AnyOperator]:
+    """The longest end of the main chain that chunks can pass through, beginning with an Arrow operator.
+
+    A relation that another operator reads, too, and a filter that counts over groups need all rows at once:
+    whatever comes before them is not in the tail.
+    """
+    chain = main_chain(pipeline)
+    readers = Counter(name for operator in pipeline for name in operator.inputs)
+    first = 0
+    for index, operator in enumerate(chain):
+        shared = operator is not chain[-1] and readers[operator.output] > 1
+        if shared or (isinstance(operator, Filter) and operator.counts):
+            first = index + 1
+    late = [index for index in range(first, len(chain)) if not _runs_in_sql(chain[index])]
+    return chain[late[0] :] if late else []
 
 
 def output_schema(pipeline: OperatorPipeline, first: pa.Schema) -> pa.Schema:

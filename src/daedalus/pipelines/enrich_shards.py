@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from daedalus.errors import ExecutionError, SourceError
-from daedalus.metadata.content_hash import ContentHash
+from daedalus.storage.content_hash import ContentHash
 from daedalus.pipelines.enrich_columns import ColumnMaker
 from daedalus.pipelines.enrich_plan import BATCH_ROWS, SHARD_ROWS, EnrichPlan, enriched_schema
 

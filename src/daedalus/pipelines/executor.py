@@ -1,7 +1,7 @@
 """Runs a pipeline: skeleton days, then enrichment, resuming what is up to date.
 
-    result = run_pipeline(ExecutionRequest(pipeline=pipeline, run_config=config))
-    result.output_path    # the final stage's folder
+result = run_pipeline(ExecutionRequest(pipeline=pipeline, run_config=config))
+result.output_path    # the final stage's folder
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def _project_catalog(config: TrainingRunConfig) -> FeatureCatalog:
     from daedalus.catalog.registry import FeatureCatalog
 
     return FeatureCatalog.from_yaml_dir(
-        config.project_root / "feature_views", constants=dict(config.constants)
+        config.project_root / "feature_views",
+        constants=dict(config.constants),
+        rolling={spec.name: "" for spec in config.aggregation_specs},
     )
 
 

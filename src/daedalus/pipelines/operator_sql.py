@@ -127,9 +127,7 @@ def asof_sql(operator: PointInTimeJoin, types: Types, tick: Tick, created_tick: 
     )
 
 
-def rolling_sql(
-    operator: RollingAggregate | PointInTimeJoin, types: Mapping[str, Types], tick: Tick
-) -> str:
+def rolling_sql(operator: RollingAggregate | PointInTimeJoin, types: Mapping[str, Types], tick: Tick) -> str:
     """The rows with the specs' columns beside them, all in SQL."""
     rows, history, *others = operator.inputs
     histories: dict[str | None, Relation] = {None: _relation(history, types[history])}
@@ -164,7 +162,9 @@ def project_sql(operator: Project, types: Types, absent: frozenset[str]) -> str:
         items = [f"{sql} AS {quote_ident(name)}" for name, sql in made.items()]
         items += [quote_ident(name) for name in positions]
     else:
-        items = [f"{made[name]} AS {quote_ident(name)}" if name in made else quote_ident(name) for name in types]
+        items = [
+            f"{made[name]} AS {quote_ident(name)}" if name in made else quote_ident(name) for name in types
+        ]
         items += [f"{sql} AS {quote_ident(name)}" for name, sql in made.items() if name not in types]
     return f"SELECT {', '.join(items)} FROM {quote_ident(operator.inputs[0])}"
 
@@ -184,7 +184,9 @@ def column_sql(column: ProjectColumn, types: Types, absent: frozenset[str], oper
         value = lossless_cast_sql(value, dtype, f"column {column.name}", types.get(bare, ""))
     if not column.nullable:
         if not default:
-            complaint = quote_literal(f"{ERROR_MARK}column {column.name} is nullable: false and has no default")
+            complaint = quote_literal(
+                f"{ERROR_MARK}column {column.name} is nullable: false and has no default"
+            )
             default = f"error({complaint})"
         value = f"coalesce({value}, {default})"
     return value

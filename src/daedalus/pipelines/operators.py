@@ -448,7 +448,9 @@ class OperatorPipeline:
         where = f"{file}, " if file else ""
         unknown = set(data) - {"service", "version", "operators"}
         if unknown or not isinstance(data.get("operators"), list) or "service" not in data:
-            what = f"unknown key {sorted(unknown)[0]!r}" if unknown else "a pipeline needs service and operators"
+            what = (
+                f"unknown key {sorted(unknown)[0]!r}" if unknown else "a pipeline needs service and operators"
+            )
             raise CompileError(what, where=file, hint="The keys are service, version and operators (a list)")
         operators = []
         for index, item in enumerate(data["operators"]):

@@ -52,10 +52,14 @@ def _check_graph(pipeline: OperatorPipeline, where: str) -> None:
     everything = {operator.output for operator in pipeline}
     for operator in pipeline:
         if operator.name in names:
-            raise CompileError(f"operator name {operator.name!r} is used twice", where=where, hint="Rename one")
+            raise CompileError(
+                f"operator name {operator.name!r} is used twice", where=where, hint="Rename one"
+            )
         if operator.output in made:
             raise CompileError(
-                f"relation {operator.output!r} is made twice", where=_place(where, operator), hint="Rename one"
+                f"relation {operator.output!r} is made twice",
+                where=_place(where, operator),
+                hint="Rename one",
             )
         for relation in operator.inputs:
             if relation in made:
@@ -68,7 +72,9 @@ def _check_graph(pipeline: OperatorPipeline, where: str) -> None:
                     hint="Move it before this operator; when each needs the other it is a cycle: break it",
                 )
             raise CompileError(
-                f"unknown input {relation!r}", where=_place(where, operator), hint=did_you_mean(relation, made)
+                f"unknown input {relation!r}",
+                where=_place(where, operator),
+                hint=did_you_mean(relation, made),
             )
         names.add(operator.name)
         made.add(operator.output)
@@ -127,7 +133,9 @@ def _check_arity(operator: AnyOperator, where: str) -> None:
             fits, expected = len(operator.inputs) == 1, "one input"
     if not fits:
         raise CompileError(
-            f"it has {len(operator.inputs)} inputs", where=_place(where, operator), hint=f"It reads {expected}"
+            f"it has {len(operator.inputs)} inputs",
+            where=_place(where, operator),
+            hint=f"It reads {expected}",
         )
 
 
@@ -158,7 +166,9 @@ def _check_filters_after_curation(pipeline: OperatorPipeline, where: str) -> Non
     for filtering in pipeline:
         if not isinstance(filtering, Filter):
             continue
-        predicate, counts = filter_fragments(filtering, columns[filtering.inputs[0]], _place(where, filtering))
+        predicate, counts = filter_fragments(
+            filtering, columns[filtering.inputs[0]], _place(where, filtering)
+        )
         fragments = [*counts.values(), *([predicate] if predicate else [])]
         read = {name for fragment in fragments for name in fragment.columns} | set(filtering.group_by)
         for curating in _downstream(pipeline, filtering):

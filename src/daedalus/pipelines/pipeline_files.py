@@ -81,6 +81,8 @@ def load_hand_edited(service: str, folder: Path) -> OperatorPipeline | None:
     pipeline = pipeline_from_yaml(path.read_text(), str(path))
     if pipeline.service != service:
         raise CompileError(
-            f"this file says service {pipeline.service!r}", where=str(path), hint=f"Rename it, or set {service!r}"
+            f"this file says service {pipeline.service!r}",
+            where=str(path),
+            hint=f"Rename it, or set {service!r}",
         )
     return pipeline

@@ -37,7 +37,9 @@ def qid_map_sql(output_root: Path, columns: tuple[str, ...], session_type: str) 
     session, qid = (quote_ident(name) for name in columns)
     path = map_path(output_root)
     if not path.exists():
-        return f"(SELECT CAST(NULL AS {session_type}) AS {session}, CAST(NULL AS BIGINT) AS {qid} WHERE false)"
+        return (
+            f"(SELECT CAST(NULL AS {session_type}) AS {session}, CAST(NULL AS BIGINT) AS {qid} WHERE false)"
+        )
     rows = f"read_parquet({quote_literal(str(path))})"
     return f"(SELECT TRY_CAST(session AS {session_type}) AS {session}, qid AS {qid} FROM {rows})"
 
@@ -60,7 +62,9 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
         grown = known
         for table in sessions_by_day:
             met = pl.DataFrame({"session": pl.from_arrow(table.column(0))}).drop_nulls()
-            fresh = met.unique(maintain_order=True).join(grown, on="session", how="anti", maintain_order="left")
+            fresh = met.unique(maintain_order=True).join(
+                grown, on="session", how="anti", maintain_order="left"
+            )
             first = _next(grown)
             numbered = fresh.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + first).alias("qid"))
             grown = pl.concat([grown, numbered.select("session", "qid")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.model import SECONDS_PER_DAY
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from daedalus.catalog.aggregation import AggregationSpec
     from daedalus.pipelines.operators import PointInTimeJoin
 
-RollingOperator = "RollingAggregate | PointInTimeJoin"
+_HIST = re.compile(r"""\bhist\s*\.\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))""", re.IGNORECASE)
 
 
 def relation_specs(
@@ -52,6 +53,23 @@ def history_inputs(operator: RollingAggregate | PointInTimeJoin) -> dict[str | N
         return {None: own, **named}
     right = operator.inputs[1]
     return {None: right} | {spec.history_view: right for spec in operator.specs}
+
+
+def history_columns(operator: RollingAggregate | PointInTimeJoin) -> dict[str | None, tuple[str, ...]]:
+    """Per history that specs read: the columns they need, sorted."""
+    wanted: dict[str | None, set[str]] = {}
+    for spec in operator.specs:
+        columns = wanted.setdefault(spec.history_view, {TICK, ROW})
+        columns |= set(spec.history_group_by or spec.group_by)
+        columns |= {spec.value_column} if spec.value_column else set()
+        if spec.condition:
+            columns |= set(_named_columns(spec.condition))
+    return {view: tuple(sorted(columns)) for view, columns in wanted.items()}
+
+
+def _named_columns(condition: str) -> list[str]:
+    """The columns that a condition reads as `hist.name`: quoted or plain, and anything alike, which is harmless."""
+    return [quoted.replace('""', '"') or plain for quoted, plain in _HIST.findall(condition)]
 
 
 def spine_columns(specs: tuple[AggregationSpec, ...], available: Mapping[str, Any]) -> list[str]:
@@ -89,7 +107,9 @@ def aggregate_rows(
             return _on_ray(call)
         return _aggregate(call)
     except DaedalusError as error:
-        raise ExecutionError(error.what, where=error.where, hint=error.hint, operator=operator.name) from error
+        raise ExecutionError(
+            error.what, where=error.where, hint=error.hint, operator=operator.name
+        ) from error
 
 
 def _aggregate(call: dict[str, Any]) -> list[pa.Array]:

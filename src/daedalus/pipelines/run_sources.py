@@ -70,7 +70,9 @@ class RunSources:
             time_column=time_column,
             unit_us=UNIT_US[view.source.timestamp_unit],
         )
-        source.require_columns(source_name_of(view, field.name) for field in view.fields if not field.optional)
+        source.require_columns(
+            source_name_of(view, field.name) for field in view.fields if not field.optional
+        )
         return source
 
     def _path(self, path: str, where: str) -> str:
@@ -83,6 +85,19 @@ class RunSources:
     def identity(self, view_name: str, time_range: Any) -> list[Any]:
         """Plain data that changes when the view's rows of the range may have changed."""
         return self.source(view_name).snapshot().identity(time_range)
+
+    def run_identity(self, source_ref: str) -> list[Any]:
+        """The same for a relation of the run: a store's version, or the files of an id relation."""
+        kind, _, name = source_ref.partition(":")
+        if kind == "ids":
+            return self.ids_source(name).snapshot().identity()
+        if kind == "store":
+            from daedalus.pipelines.embedding_ids import store_definition
+            from daedalus.storage.embedding_store import open_store
+
+            store = open_store(store_definition(self._config, name))
+            return [name, store.version, store.count]
+        return []
 
     def verify_unchanged(self) -> None:
         """Raise SourceError when a file that was read has been replaced since."""

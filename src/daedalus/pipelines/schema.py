@@ -113,7 +113,9 @@ def checked_fragment(sql: str, names: Iterable[str], place: str) -> Fragment:
 def _require(wanted: Iterable[str], names: Names, place: str) -> None:
     for name in wanted:
         if name not in names:
-            raise CompileError(f"its input has no column {name!r}", where=place, hint=did_you_mean(name, names))
+            raise CompileError(
+                f"its input has no column {name!r}", where=place, hint=did_you_mean(name, names)
+            )
 
 
 def _with(names: Names, added: Iterable[str], place: str, *, replaces: bool = False) -> Names:

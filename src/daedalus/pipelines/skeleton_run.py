@@ -18,7 +18,8 @@ from daedalus.pipelines.operators import Scan, Sink, TimeRange
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.qid import number_sessions
 from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second
-from daedalus.pipelines.training import run_skeleton_stage, session_tables
+from daedalus.pipelines.sessions import session_tables
+from daedalus.pipelines.training import run_skeleton_stage
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import UNIT_US, ViewReader, view_source_unit
 
@@ -147,25 +148,15 @@ class SkeletonRun:
         """What the day is made from, as plain data."""
         sources: dict[str, Any] = {}
         for scan in _scans_before_output(self._pipeline):
-            if scan.source_ref.startswith("store:"):
-                sources[scan.name] = self._store_identity(scan.source_ref.removeprefix("store:"))
-            elif scan.source_ref.startswith("ids:"):
-                ids = self._sources.ids_source(scan.source_ref.removeprefix("ids:"))
-                sources[scan.name] = ids.snapshot().identity()
-            elif not is_run_relation(scan.source_ref):
+            if is_run_relation(scan.source_ref):
+                sources[scan.name] = self._sources.run_identity(scan.source_ref)
+            else:
                 sources[scan.name] = self._sources.identity(scan.source_ref, scan_range(scan, day))
         return {
             "pipeline": pipeline_to_yaml(self._pipeline),
             "views": {name: _view_text(self._catalog, name) for name in scanned_views(self._pipeline)},
             "sources": sources,
         }
-
-    def _store_identity(self, name: str) -> list[Any]:
-        from daedalus.pipelines.embedding_ids import store_definition
-        from daedalus.storage.embedding_store import open_store
-
-        store = open_store(store_definition(self._request.run_config, name))
-        return [name, store.version, store.count]
 
     # ------------------------------------------------------------------ running
 
@@ -175,7 +166,9 @@ class SkeletonRun:
     def _number_sessions(self, days: list[dt.date]) -> None:
         sink = self._pipeline.operators[-1]
         if isinstance(sink, Sink) and sink.session_column:
-            number_sessions(self._request.run_config.output_path, session_tables(self._context(days[0]), days))
+            number_sessions(
+                self._request.run_config.output_path, session_tables(self._context(days[0]), days)
+            )
 
     def _computed(self, stale: list[_Stale]) -> list[tuple[_Stale, DayManifest, float]]:
         workers = min(self._request.run_config.day_workers, len(stale))

@@ -23,7 +23,7 @@ from daedalus.pipelines.operators import TICK
 from daedalus.storage.sinks.parquet import ParquetSink, SinkResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 QID = "qid"
@@ -202,50 +202,11 @@ def _wider(low: int | None, high: int | None, table: pa.Table) -> tuple[int | No
 def _instant(ticks: int | None, per_second: int) -> str:
     if ticks is None:
         return ""
-    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=ticks * 1_000_000 // per_second)
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(
+        microseconds=ticks * 1_000_000 // per_second
+    )
     return moment.isoformat()
 
 
 def _ignore(_message: str) -> None:
     """No one listens."""
-
-
-def session_tables(context: DayContext, days: list[dt.date]) -> Iterator[pa.Table]:
-    """Per day, its sessions as text, in order of their first row; before the session filter.
-
-    Args:
-        context: any day of the run.
-        days: ascending.
-    """
-    import dataclasses
-
-    from daedalus.pipelines.operators import OperatorPipeline, Scan, Sink, TimeRange
-    from daedalus.sql.identifiers import quote_ident
-
-    sink = context.pipeline.operators[-1]
-    if not isinstance(sink, Sink) or not sink.session_column:
-        return
-    operators = tuple(
-        # Only the day's own rows are numbered: the window before it is not read.
-        dataclasses.replace(operator, lookback_seconds=0.0)
-        if isinstance(operator, Scan) and operator.time_range is TimeRange.WINDOW
-        else operator
-        for operator in context.pipeline.upstream(sink.sessions_from)
-    )
-    pipeline = OperatorPipeline(
-        service=context.pipeline.service, version=context.pipeline.version, operators=operators
-    )
-    session = quote_ident(sink.session_column)
-    for day in days:
-        of_day = dataclasses.replace(context, pipeline=pipeline, day=day)
-        with duckdb_session(context.config.duckdb_settings()) as connection:
-            relations = DayRelations(of_day, connection)
-            for operator in operators:
-                relations.add(operator)
-            rows = relations.graph.sql(sink.sessions_from)
-            tick = of_day.tick
-            yield relations.graph.execute(
-                f"SELECT CAST({session} AS VARCHAR) AS session FROM ({rows}) WHERE {session} IS NOT NULL "
-                f"AND __t >= {tick.day_start} AND __t < {tick.day_end} GROUP BY {session} ORDER BY min(__row)",
-                "sessions",
-            ).to_arrow_table()

@@ -68,7 +68,9 @@ def _with_ref(
     where = f"service {service.name} ({service.file}), column {column.name}"
     if len(refs) > 1:
         options = " or ".join(str(ref) for ref in refs)
-        raise DefinitionError(f"{column.name!r} is made by several parts", where=where, hint=f"Write {options}")
+        raise DefinitionError(
+            f"{column.name!r} is made by several parts", where=where, hint=f"Write {options}"
+        )
     if column.default_sql is not None or str(column.default) != "unset":
         return column
     raise DefinitionError(

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 ERROR_MARK = "[daedalus] "
 
 UNIT_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+_INTEGERS = {
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+}
 _NESTED = ("STRUCT", "MAP", "UNION")
 
 
@@ -63,7 +73,11 @@ class ViewReader:
     """
 
     def __init__(
-        self, view: FeatureViewDef, source: Source, connection: duckdb.DuckDBPyConnection, ticks_per_second: int
+        self,
+        view: FeatureViewDef,
+        source: Source,
+        connection: duckdb.DuckDBPyConnection,
+        ticks_per_second: int,
     ) -> None:
         self.view = view
         self._source = source

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daedalus.metadata.content_hash import ContentHash
+from daedalus.storage.content_hash import ContentHash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -58,7 +58,9 @@ class _ColumnHash:
             self._feed(f"{path}len", lengths.astype("<i8").tobytes())
             self._feed(path, _joined(binary))
         elif pa.types.is_boolean(kind):
-            self._feed(path, pc.fill_null(array, False).cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes())
+            self._feed(
+                path, pc.fill_null(array, False).cast(pa.uint8()).to_numpy(zero_copy_only=False).tobytes()
+            )
         else:
             self._feed(path, _fixed_width(array))
 

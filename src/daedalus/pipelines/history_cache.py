@@ -1,0 +1,264 @@
+"""What adjacent target days share: each event day's history rows, computed once and kept on disk.
+
+A target day needs the spine's rows of the window before it, joined with static columns. Row by row these do not
+depend on the target day, so each event day is one file, named after everything it was made from. The next
+target day computes one new file and reads the others. The cache is disposable: deleting it costs time only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import xxhash
+
+from daedalus.pipelines.day_context import day_start_us, scan_range
+from daedalus.pipelines.day_relations import DayRelations
+from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.operators import (
+    ROW,
+    TICK,
+    Filter,
+    Join,
+    OperatorPipeline,
+    PointInTimeJoin,
+    Project,
+    RollingAggregate,
+    Scan,
+    TimeRange,
+)
+from daedalus.pipelines.pipeline_files import pipeline_to_yaml
+from daedalus.pipelines.run_sources import is_run_relation
+from daedalus.sql.identifiers import quote_ident, quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from daedalus.pipelines.day_context import DayContext
+    from daedalus.pipelines.operators import AnyOperator
+
+CACHE_FOLDER = ".cache"
+#: Rows of one day at most; `__row` is the day's number times this, plus the position in the day.
+ROWS_PER_DAY = 1 << 40
+_ONE_DAY = dt.timedelta(days=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HistoryChain:
+    """The operators that make the spine's history, where its rows do not depend on the target day.
+
+    Attributes:
+        relation: the history: what rolling operators read.
+        operators: all that it needs, in order.
+        same_rows: relations on the way that hold the same rows with fewer columns.
+        outside: relations made on the way that later operators read, too.
+    """
+
+    relation: str
+    operators: tuple[AnyOperator, ...]
+    same_rows: tuple[str, ...]
+    outside: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pipeline: OperatorPipeline) -> HistoryChain | None:
+        """The chain of a pipeline; None when there is no rolling history, or its rows depend on the day."""
+        relations = {op.inputs[1] for op in pipeline if isinstance(op, RollingAggregate)}
+        if len(relations) != 1:
+            return None
+        relation = relations.pop()
+        operators = pipeline.upstream(relation)
+        path = _main_path(pipeline, relation)
+        windows = [op for op in operators if isinstance(op, Scan) and op.time_range is TimeRange.WINDOW]
+        if windows != path[:1] or not all(_is_row_wise(operator) for operator in path):
+            return None
+        same: list[str] = []
+        for operator in reversed(path[:-1]):
+            same.append(operator.output)
+            if isinstance(operator, Filter):
+                break
+        inside = {operator.output for operator in operators}
+        read = {name for op in pipeline if op.output not in inside for name in op.inputs}
+        outside = [op.output for op in operators if op.output in read and op.output != relation]
+        on_path = {operator.output for operator in path}
+        if any(name in on_path and name not in same for name in outside):
+            return None
+        return cls(relation, operators, tuple(same), tuple(name for name in outside if name not in same))
+
+
+def _main_path(pipeline: OperatorPipeline, relation: str) -> list[AnyOperator]:
+    path = [pipeline.producer(relation)]
+    while path[0].inputs and not isinstance(path[0], Scan):
+        path.insert(0, pipeline.producer(path[0].inputs[0]))
+    return path
+
+
+def _is_row_wise(operator: AnyOperator) -> bool:
+    match operator:
+        case Scan():
+            return operator.ordered and operator.keep is None and not operator.restrict
+        case Filter():
+            return not operator.counts and not operator.target_day
+        case Join():
+            return operator.how == "left"
+        case PointInTimeJoin():
+            return not operator.specs
+        case Project():
+            return operator.extend
+    return False
+
+
+class NotExactError(Exception):
+    """A column's type does not survive the file format: this history cannot be kept on disk."""
+
+
+class HistoryCache:
+    """The history files of one service under one output root.
+
+    Args:
+        context: any day of the run.
+        chain: how history is made.
+    """
+
+    def __init__(self, context: DayContext, chain: HistoryChain) -> None:
+        self._context = context
+        self.chain = chain
+        self._folder = context.output_root / CACHE_FOLDER / context.pipeline.service
+        self._identities: dict[dt.date, str] = {}
+
+    def event_days(self, day: dt.date) -> list[dt.date]:
+        """The event days that a target day's windows reach, ascending, the day itself last."""
+        time_range = scan_range(_window_scan(self.chain), day)
+        low = day_start_us(day) if time_range is None or time_range.low_us is None else time_range.low_us
+        first = dt.date(1970, 1, 1) + dt.timedelta(days=low // 86_400_000_000)
+        return [first + _ONE_DAY * index for index in range((day - first).days + 1)]
+
+    def files(self, day: dt.date) -> list[Path]:
+        """The history files of a target day, in time order; the missing ones are made first.
+
+        Raises:
+            NotExactError: a column's type does not survive the files.
+        """
+        days = self.event_days(day)
+        for run in _runs([one for one in days if not self.path(one).exists()]):
+            self._make(run)
+        return [self.path(one) for one in days]
+
+    def path(self, day: dt.date) -> Path:
+        """Where one event day's rows are kept, named after what they are made from."""
+        if day not in self._identities:
+            self._identities[day] = self._identity(day)
+        return self._folder / f"history-{day.isoformat()}-{self._identities[day]}.parquet"
+
+    def sweep(self, used: Iterable[dt.date]) -> None:
+        """Remove files of this service that none of the target days `used` reads."""
+        wanted = {self.path(one).name for day in used for one in self.event_days(day)}
+        for path in self._folder.glob("history-*.parquet"):
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
+
+    def _identity(self, day: dt.date) -> str:
+        context, sources = self._context, {}
+        scans = [operator for operator in self.chain.operators if isinstance(operator, Scan)]
+        for scan in scans:
+            if not is_run_relation(scan.source_ref):
+                of_day = dataclasses.replace(scan, lookback_seconds=0.0)
+                sources[scan.name] = context.sources.identity(scan.source_ref, scan_range(of_day, day))
+            else:
+                sources[scan.name] = context.sources.run_identity(scan.source_ref)
+        views = {scan.source_ref for scan in scans if not is_run_relation(scan.source_ref)}
+        made_from = {
+            "pipeline": pipeline_to_yaml(self._pipeline(0.0)),
+            "views": {name: repr(context.catalog.view(name)) for name in sorted(views)},
+            "sources": sources,
+            "ticks": context.ticks_per_second,
+        }
+        return xxhash.xxh3_64(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    def _pipeline(self, lookback_seconds: float) -> OperatorPipeline:
+        operators = tuple(
+            dataclasses.replace(operator, lookback_seconds=lookback_seconds)
+            if isinstance(operator, Scan) and operator.time_range is TimeRange.WINDOW
+            else operator
+            for operator in self.chain.operators
+        )
+        pipeline = self._context.pipeline
+        return OperatorPipeline(service=pipeline.service, version=pipeline.version, operators=operators)
+
+    def _make(self, days: Sequence[dt.date]) -> None:
+        """Compute adjacent event days in one go, and write each to its file."""
+        lookback = float((days[-1] - days[0]).days * 86_400)
+        context = dataclasses.replace(self._context, pipeline=self._pipeline(lookback), day=days[-1])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with duckdb_session(context.config.duckdb_settings()) as connection:
+            relations = DayRelations(context, connection)
+            for operator in self.chain.operators:
+                relations.add(operator)
+            relations.graph.keep(self.chain.relation)
+            for day in days:
+                self._write(day, relations)
+
+    def _write(self, day: dt.date, relations: DayRelations) -> None:
+        tick = dataclasses.replace(self._context, day=day).tick
+        number = (day - dt.date(1970, 1, 1)).days
+        source = quote_ident(self.chain.relation)
+        position = f"{ROW} - min({ROW}) OVER () + {number * ROWS_PER_DAY}"
+        rows = (
+            f"SELECT * REPLACE ({position} AS {ROW}) FROM {source} "
+            f"WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} ORDER BY {ROW}"
+        )
+        final = self.path(day)
+        part = final.with_name(f".{final.name}.{os.getpid()}")
+        relations.graph.execute(
+            f"COPY ({rows}) TO {quote_literal(str(part))} (FORMAT parquet, COMPRESSION lz4_raw)",
+            self.chain.relation,
+        )
+        written = relations.graph.execute(f"DESCRIBE SELECT * FROM {files_sql([part])}", self.chain.relation)
+        if {row[0]: row[1] for row in written.fetchall()} != relations.graph.types(self.chain.relation):
+            part.unlink()
+            raise NotExactError
+        part.replace(final)
+
+
+def _window_scan(chain: HistoryChain) -> Scan:
+    return next(op for op in chain.operators if isinstance(op, Scan) and op.time_range is TimeRange.WINDOW)
+
+
+def _runs(days: list[dt.date]) -> list[list[dt.date]]:
+    """Adjacent days together."""
+    runs: list[list[dt.date]] = []
+    for day in days:
+        if runs and runs[-1][-1] + _ONE_DAY == day:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return runs
+
+
+def files_sql(paths: Iterable[Path]) -> str:
+    """A FROM item over history files."""
+    return f"read_parquet([{', '.join(quote_literal(str(path)) for path in paths)}])"
+
+
+#: DuckDB types that Arrow reads from a Parquet file exactly as it gets them from DuckDB.
+_ALIKE = frozenset(
+    "TINYINT SMALLINT INTEGER BIGINT UTINYINT USMALLINT UINTEGER UBIGINT FLOAT DOUBLE BOOLEAN VARCHAR DATE "
+    "TIMESTAMP".split()
+)
+
+
+def reads_alike(dtype: str) -> bool:
+    """Whether a column of this DuckDB type can be read by Arrow from a history file."""
+    return dtype.removesuffix("[]") in _ALIKE
+
+
+def read_files(paths: Sequence[Path], columns: list[str]) -> pa.Table:
+    """The rows of history files, in order."""
+    import pyarrow.parquet as pq
+
+    tables = [pq.ParquetFile(path).read(columns=columns) for path in paths]
+    return pa.concat_tables([table.select(columns) for table in tables])
