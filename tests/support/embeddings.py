@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daedalus.storage.content_hash import ContentHash
+from daedalus.metadata.days import DayManifest, DayStore
+from daedalus.pipelines.operators import RayUdfTransform
 from daedalus.storage.embedding_store import EmbeddingStoreDef, build_store
 
 if TYPE_CHECKING:
@@ -55,3 +59,112 @@ def make_store(folder: Path, ids: Any, values: np.ndarray, **changes: Any) -> Em
     write_source(folder / "source" / "vectors.parquet", vector_table(ids, values))
     build_store(definition)
     return definition
+
+
+DAY = dt.date(2026, 3, 1)
+
+
+def lookup(name: str, source: str, store: str = "items", **changes: Any) -> RayUdfTransform:
+    """A lookup operator of the column `name`."""
+    return _operator(name, source, store, {"udf_name": "lookup_embedding_udf"} | changes)
+
+
+def pool(name: str, source: str, store: str = "items", **changes: Any) -> RayUdfTransform:
+    """An average-pool operator of the column `name`."""
+    return _operator(name, source, store, {"udf_name": "avg_pool_embeddings_udf"} | changes)
+
+
+def _operator(name: str, source: str, store: str, settings: dict[str, Any]) -> RayUdfTransform:
+    return RayUdfTransform(
+        name=f"enrich_{name}",
+        inputs=("assembled",),
+        source_id_column=source,
+        store_name=store,
+        column=name,
+        **{"dtype": "HALF_FLOAT[]"} | settings,
+    )
+
+
+def write_skeleton(
+    root: Path, table: pa.Table, *, day: dt.date = DAY, files: int = 1, groups: int = 700
+) -> DayStore:
+    """Commit one skeleton day, in several files and small row groups."""
+    days = DayStore(root)
+    digest = ContentHash(table.schema, ("qid",))
+    for batch in table.combine_chunks().to_batches():
+        digest.update(batch)
+    with days.locked(day):
+        folder = days.begin(day)
+        size = -(-len(table) // files) or 1
+        for at in range(files):
+            pq.write_table(
+                table.slice(at * size, size), folder / f"part-{at}-0.parquet", row_group_size=groups
+            )
+        written = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
+        manifest = DayManifest(
+            day=day.isoformat(),
+            schema=tuple((field.name, str(field.type)) for field in table.schema),
+            row_count=len(table),
+            ts_min="2026-03-01T00:00:00",
+            ts_max="2026-03-01T23:59:59",
+            content_hash=digest.hexdigest(),
+            fingerprint={},
+            files=tuple(written),
+        )
+        days.commit(day, folder, manifest)
+    return days
+
+
+def skeleton_table(rows: int, *, ids: int, seed: int = 0, longest: int = 6) -> pa.Table:
+    """Rows with an id, a list of ids (NULL, empty, duplicate and unknown ones too), and other columns."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, longest + 1, rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    flat = rng.integers(0, ids * 3 // 2, offsets[-1])
+    items = pa.array(flat, mask=rng.random(len(flat)) < 0.05)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), items, mask=pa.array(rng.random(rows) < 0.05))
+    single = pa.array(rng.integers(0, ids * 3 // 2, rows), mask=rng.random(rows) < 0.05)
+    schema = pa.schema(
+        [
+            pa.field("user_id", pa.int64(), nullable=False),
+            pa.field("image", pa.list_(pa.float16()), metadata={"shape": "d"}),
+            pa.field("item_id", pa.int64()),
+            pa.field("liked", pa.list_(pa.int64())),
+            pa.field("country", pa.string()),
+            pa.field("score", pa.float64()),
+            pa.field("tags", pa.struct([("a", pa.list_(pa.string())), ("b", pa.bool_())])),
+            pa.field("qid", pa.int64()),
+        ],
+        metadata={"service": "ranking"},
+    )
+    return pa.table(
+        [
+            pa.array(range(rows), pa.int64()),
+            pa.nulls(rows, pa.list_(pa.float16())),
+            single,
+            lists,
+            pa.array([None if i % 7 == 0 else f"c{i % 5}" for i in range(rows)], pa.string()),
+            pa.array(rng.standard_normal(rows)),
+            pa.array(
+                [None if i % 11 == 0 else {"a": ["x"] * (i % 3), "b": i % 2 == 0} for i in range(rows)],
+                schema.field("tags").type,
+            ),
+            pa.array(range(rows), pa.int64()),
+        ],
+        schema=schema,
+    )
+
+
+def read_day(days: DayStore, day: dt.date = DAY) -> pa.Table:
+    """A day's rows, shard after shard."""
+    manifest = days.manifest(day)
+    assert manifest is not None
+    return pa.concat_tables(
+        [pq.read_table(days.path(day) / name, partitioning=None) for name, _ in manifest.files]
+    )
+
+
+def expected_mean(ids: list[int | None] | None, vectors: dict[Any, np.ndarray]) -> np.ndarray | None:
+    """The law, in float64: the mean over occurrences of the vectors found; None when there are none."""
+    found = [vectors[one].astype(np.float64) for one in ids or [] if one is not None and one in vectors]
+    return np.mean(found, axis=0) if found else None
