@@ -73,6 +73,8 @@ class _ColumnHash:
 
 
 def _valid(array: pa.Array) -> np.ndarray:
+    if array.null_count == 0:
+        return np.ones(len(array), dtype=bool)
     return array.is_valid().to_numpy(zero_copy_only=False).astype(bool)
 
 
@@ -106,7 +108,7 @@ def _fixed_width(array: pa.Array) -> bytes:
         return b"\0" * (width * len(array))
     raw = np.frombuffer(data, dtype=np.uint8)[array.offset * width : (array.offset + len(array)) * width]
     floating = pa.types.is_floating(array.type)
-    if array.null_count == 0 and not floating:
+    if array.null_count == 0 and not (floating and np.isnan(raw.view(f"<f{width}")).any()):
         return raw.tobytes()
     raw = raw.copy()
     if floating:
