@@ -64,7 +64,7 @@ class DataSourceDef:
         created_field: when the row became known, canonical name; empty when not recorded.
         sequence_field: a tie-break within equal times, canonical name; empty when not recorded.
         data_path: where a lake keeps its data files.
-        credentials: connection settings, (key, value) pairs; each secret value is a `${ENV}` reference, unresolved.
+        credentials: connection settings, (key, value) pairs; a secret's value is a `${ENV}` reference, unresolved.
     """
 
     path: str = ""
@@ -259,7 +259,7 @@ class ServiceColumn:
         ref: where it comes from; None for a column that only has a default.
         dtype: the contract's dtype, canonical spelling; None takes the source's.
         dimension: fixed list length (`shape.dimension`), or None.
-        default: the literal for an absent optional field (and for NULL, when not nullable); `Unset.UNSET` when none.
+        default: the literal for an absent optional field (and for NULL, when not nullable), or `Unset.UNSET`.
         default_sql: a typed placeholder expression, or None.
         nullable: False fills a NULL with `default`.
     """
@@ -282,7 +282,7 @@ class FeatureServiceDef:
         spine: the view whose rows become training rows.
         grain: the spine columns that say what one row is; documentation and checks, never a deduplication.
         views: the joined views, in file order.
-        static_columns: view columns joined to the whole spine before rolling, for specs to group by or to list.
+        static_columns: view columns joined to the whole spine before rolling, for specs to group by or list.
         aggregation_specs: rolling specs defined by the service itself, beside those of `aggregations.yaml`.
         session_column: the spine column that qid numbers; empty when the spine has no sessions.
         columns: the ordered contract; empty takes `output_columns` of `runtime.yaml`.
