@@ -64,7 +64,7 @@ class DataSourceDef:
         created_field: when the row became known, canonical name; empty when not recorded.
         sequence_field: a tie-break within equal times, canonical name; empty when not recorded.
         data_path: where a lake keeps its data files.
-        credentials: connection settings, (key, value) pairs; a secret's value is a `${ENV}` reference, unresolved.
+        credentials: connection settings, (key, value) pairs; secrets are `${ENV}` references, unresolved.
     """
 
     path: str = ""
