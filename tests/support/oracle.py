@@ -160,7 +160,7 @@ def _fold(operation: str, values: list[Any], kind: pa.DataType) -> Any:
     try:
         return float(exact)
     except OverflowError:
-        return math.copysign(math.inf, exact)
+        return math.inf if exact > 0 else -math.inf
 
 
 def _flatten_distinct(

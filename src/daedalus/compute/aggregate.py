@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -151,9 +153,25 @@ def aggregate_relations(
         workspace = Workspace(
             spine, histories, finder=_finder(engine, session), session=session, row_number=row_number
         )
-        return [compute_column(View(spec, workspace)) for spec in checked]
+        return _columns(workspace, checked, _threads(duckdb_config))
     finally:
         session.close()
+
+
+def _columns(workspace: Workspace, specs: Sequence[AggregationSpec], threads: int) -> list[pa.Array]:
+    # Searching and conditions use the one DuckDB session, so they come first, one after the other. What
+    # follows is compiled loops and Arrow, which let go of the interpreter's lock.
+    views = [View(spec, workspace) for spec in specs]
+    if min(threads, len(views)) < 2:
+        return [compute_column(view) for view in views]
+    with ThreadPoolExecutor(min(threads, len(views))) as pool:
+        return list(pool.map(compute_column, views))
+
+
+def _threads(config: Mapping[str, Any] | None) -> int:
+    """How many threads to use: as many as DuckDB is told to, else one per core."""
+    asked = str((config or {}).get("threads", ""))
+    return int(asked) if asked.isdigit() else os.cpu_count() or 1
 
 
 def _aggregate(

@@ -133,9 +133,9 @@ def delay_ticks(spec: AggregationSpec, ticks: int) -> int:
 
 def find_high(finder: Finder, layout: Layout, delay: int, *, include_current: bool) -> NDArray[np.int32]:
     """Where each row's past ends: at its own time (minus the delay), included or not."""
-    read, too_early = _earlier(layout.spine.time, delay)
+    read, _ = _earlier(layout.spine.time, delay)
     high = finder.positions(layout, read, inclusive=include_current)
-    return _blank(layout, high, too_early)
+    return _blank(layout, high, delay)
 
 
 def find_low(finder: Finder, layout: Layout, delay: int, window: int | None) -> NDArray[np.int32]:
@@ -145,11 +145,13 @@ def find_low(finder: Finder, layout: Layout, delay: int, window: int | None) -> 
     else:
         bound, _ = _earlier(layout.spine.time, delay + window)
         low = finder.positions(layout, bound, inclusive=False)
-    return _blank(layout, low, _earlier(layout.spine.time, delay)[1])
+    return _blank(layout, low, delay)
 
 
 def _earlier(time: NDArray[np.int64], ticks: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """`time - ticks`, stopping at the lowest instant there is, and where it had to stop."""
+    if ticks == 0:
+        return time, np.zeros(len(time), np.bool_)
     if ticks > np.iinfo(np.uint64).max:
         return np.full(len(time), _LOWEST), np.ones(len(time), np.bool_)
     # Counted from the lowest instant, as unsigned numbers: nothing can overflow.
@@ -159,9 +161,12 @@ def _earlier(time: NDArray[np.int64], ticks: int) -> tuple[NDArray[np.int64], ND
     return (moved ^ _SIGN).view(np.int64), stopped
 
 
-def _blank(layout: Layout, position: NDArray[np.int32], too_early: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The positions, 0 for rows that see nothing: no group, no time, or a time before all time."""
-    return np.where(layout.spine.valid & ~too_early, position, np.int32(0)).astype(np.int32, copy=False)
+def _blank(layout: Layout, position: NDArray[np.int32], delay: int) -> NDArray[np.int32]:
+    """The positions, 0 for rows that see nothing: no group, no time, or a reading time before all time."""
+    seeing = layout.spine.valid
+    if delay:
+        seeing = seeing & ~_earlier(layout.spine.time, delay)[1]
+    return np.where(seeing, position, np.int32(0)).astype(np.int32, copy=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,8 @@ class View:
 
     def memo(self, name: Hashable, make: Callable[[], T]) -> T:
         """Something derived from the kept rows and their values, shared by specs that keep the same."""
-        key = ("view", name, *self.workspace.selection_key(self.spec), self.spec.exclude_self)
+        selection = self.workspace.selection_key(self.spec)
+        key = ("view", name, *selection, self.spec.value_column, self.spec.exclude_self)
         return self.workspace.memo.get(key, make)
 
     def values(self) -> pa.Array:

@@ -138,8 +138,17 @@ class Workspace:
         return columns.integers(self.history_column(view, self._row_number)).astype(np.int64, copy=False)
 
     def selection_key(self, spec: AggregationSpec) -> tuple[Hashable, ...]:
-        """What makes two specs keep the same history rows."""
-        return (*_layout_key(spec), spec.condition, spec.value_column)
+        """What makes two specs keep the same history rows: columns without NULLs filter nothing."""
+        return (*_layout_key(spec), spec.condition, spec.value_column if self._has_nulls(spec) else None)
+
+    def _has_nulls(self, spec: AggregationSpec) -> bool:
+        return spec.value_column is not None and not self._present(spec).all()
+
+    def _present(self, spec: AggregationSpec) -> NDArray[np.bool_]:
+        """Per history row whether there is a value."""
+        view, name = spec.history_view, spec.value_column or ""
+        values = self.history_column(view, name)
+        return self.memo.get(("valid", view, name), lambda: columns.validity(values))
 
     def selection(self, spec: AggregationSpec) -> Selection:
         """The history rows that pass the condition and have a value."""
@@ -151,10 +160,8 @@ class Workspace:
         mask = None
         if spec.condition is not None:
             mask = self.memo.get(("condition", view, spec.condition), lambda: self._condition(spec))
-        if spec.value_column is not None:
-            values = self.history_column(view, spec.value_column)
-            present = self.memo.get(("valid", view, spec.value_column), lambda: columns.validity(values))
-            mask = present if mask is None else mask & present
+        if self._has_nulls(spec):
+            mask = self._present(spec) if mask is None else mask & self._present(spec)
         return mask
 
     def _condition(self, spec: AggregationSpec) -> NDArray[np.bool_]:
@@ -194,7 +201,7 @@ class Workspace:
     def kept_keys(self, spec: AggregationSpec, *, ordered: bool = False) -> NDArray[np.int64]:
         """The keys of the selection's rows."""
         history, _ = self.keys(spec, ordered=ordered)
-        key = ("kept keys", *self.selection_key(spec), ordered, spec.exclude_self)
+        key = ("kept keys", *self.selection_key(spec), spec.value_column, ordered, spec.exclude_self)
         return self.memo.get(key, lambda: history.keys[self.selection(spec).rows])
 
 
