@@ -15,7 +15,7 @@ from daedalus.catalog.aggregation import AggregationSpec
 from daedalus.compute.checks import check_specs, output_field
 from daedalus.compute.conditions import Session, condition_fragment
 from daedalus.compute.finders import DuckDBFinder, KernelFinder, PolarsFinder
-from daedalus.compute.operations import compute_column
+from daedalus.compute.operations import compute_rows
 from daedalus.compute.view import View
 from daedalus.compute.workspace import Workspace
 from daedalus.errors import DefinitionError, did_you_mean
@@ -142,30 +142,73 @@ def aggregate_relations(
         engine: which engine.
         duckdb_config: as in `aggregate_pit_table`.
     """
-    checked = _checked(specs)
-    engine = Engine(engine)
-    schemas = {name: table.schema for name, table in histories.items()}
-    check_specs(spine.schema, checked, schemas)
-    for spec in checked:
-        condition_fragment(spec, schemas[spec.history_view])
-    session = Session(duckdb_config)
-    try:
-        workspace = Workspace(
-            spine, histories, finder=_finder(engine, session), session=session, row_number=row_number
-        )
-        return _columns(workspace, checked, _threads(duckdb_config))
-    finally:
-        session.close()
+    with Aggregation(
+        spine, specs, histories=histories, row_number=row_number, engine=engine, duckdb_config=duckdb_config
+    ) as aggregation:
+        return aggregation.columns()
 
 
-def _columns(workspace: Workspace, specs: Sequence[AggregationSpec], threads: int) -> list[pa.Array]:
-    # Searching and conditions use the one DuckDB session, so they come first, one after the other. What
-    # follows is compiled loops and Arrow, which let go of the interpreter's lock.
-    views = [View(spec, workspace) for spec in specs]
-    if min(threads, len(views)) < 2:
-        return [compute_column(view) for view in views]
-    with ThreadPoolExecutor(min(threads, len(views))) as pool:
-        return list(pool.map(compute_column, views))
+class Aggregation:
+    """An aggregation that gives its columns for any range of spine rows: searched once, gathered in pieces.
+
+    Long lists of a whole day need not be in memory at once: what is kept is the sorted history and each row's
+    place in it. Use as a context manager; the arguments are those of `aggregate_relations`.
+    """
+
+    def __init__(
+        self,
+        spine: pa.Table,
+        specs: Iterable[Spec],
+        *,
+        histories: Mapping[str | None, pa.Table],
+        row_number: str | None = None,
+        engine: Engine | str = DEFAULT_ENGINE,
+        duckdb_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        checked = _checked(specs)
+        schemas = {name: table.schema for name, table in histories.items()}
+        check_specs(spine.schema, checked, schemas)
+        for spec in checked:
+            condition_fragment(spec, schemas[spec.history_view])
+        self._session = Session(duckdb_config)
+        self._threads = _threads(duckdb_config)
+        self._rows = spine.num_rows
+        try:
+            workspace = Workspace(
+                spine,
+                histories,
+                finder=_finder(Engine(engine), self._session),
+                session=self._session,
+                row_number=row_number,
+            )
+            # Searching and conditions use the one DuckDB session, so they come first, one after the other.
+            # What follows is compiled loops and Arrow, which let go of the interpreter's lock.
+            self._views = [View(spec, workspace) for spec in checked]
+        except BaseException:
+            self._session.close()
+            raise
+
+    def __enter__(self) -> Aggregation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the DuckDB session."""
+        self._session.close()
+
+    def columns(self, start: int = 0, stop: int | None = None) -> list[pa.Array]:
+        """One array per spec, for the spine rows from `start` up to `stop` (None is the end)."""
+        stop = self._rows if stop is None else stop
+
+        def column(view: View) -> pa.Array:
+            return compute_rows(view, start, stop)
+
+        if min(self._threads, len(self._views)) < 2:
+            return [column(view) for view in self._views]
+        with ThreadPoolExecutor(min(self._threads, len(self._views))) as pool:
+            return list(pool.map(column, self._views))
 
 
 def _threads(config: Mapping[str, Any] | None) -> int:

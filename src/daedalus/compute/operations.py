@@ -36,6 +36,17 @@ def compute_column(view: View) -> pa.Array:
     return column if column.type == kind else column.cast(kind)
 
 
+def compute_rows(view: View, start: int, stop: int) -> pa.Array:
+    """The spec's value for the spine rows from `start` up to `stop`.
+
+    Lists are gathered for these rows alone; values of a fixed size are computed once for all rows.
+    """
+    if view.spec.operation in (Operation.LIST, Operation.FLATTEN_DISTINCT):
+        return compute_column(view.rows(start, stop))
+    key = ("column", view.spec)
+    return view.workspace.memo.get(key, lambda: compute_column(view)).slice(start, stop - start)
+
+
 def _count(view: View) -> pa.Array:
     return pa.array(narrow(view).counts)
 

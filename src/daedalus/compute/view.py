@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+from daedalus.compute.columns import Keys
+from daedalus.compute.layout import Ends, Points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -13,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daedalus.catalog.aggregation import AggregationSpec
-    from daedalus.compute.columns import Keys
     from daedalus.compute.workspace import Workspace
 
 T = TypeVar("T")
@@ -37,6 +41,25 @@ class View:
         self.size = workspace.spine.num_rows
         self.limit = min(spec.max_items or 2**31 - 1, 2**31 - 1)
         self.own: Keys | None = workspace.keys(spec)[1] if spec.exclude_self else None
+        self._first = 0
+
+    def rows(self, start: int, stop: int) -> View:
+        """The same spec for some of the spine rows only."""
+        if (start, stop) == (0, self.size):
+            return self
+        some = copy.copy(self)
+        some.size = stop - start
+        some.ends = Ends(self.ends.low[start:stop], self.ends.high[start:stop])
+        some._first = self._first + start
+        spine, order = self.layout.spine, self.layout.spine_order
+        inside = order[(order >= start) & (order < stop)] - np.int32(start)
+        points = Points(
+            group=spine.group[start:stop], time=spine.time[start:stop], valid=spine.valid[start:stop]
+        )
+        some.layout = dataclasses.replace(self.layout, spine=points, spine_order=inside)
+        if self.own is not None:
+            some.own = Keys(keys=self.own.keys[start:stop], valid=self.own.valid[start:stop])
+        return some
 
     @property
     def history_schema(self) -> pa.Schema:
@@ -70,7 +93,10 @@ class View:
         if self.own is None:
             return np.zeros(self.size, np.int64), np.zeros(self.size, np.bool_)
         found = self.workspace.keys(self.spec, ordered=ordered)[1]
-        return (self.own.keys, self.own.valid) if found is None else (found.keys, found.valid)
+        if found is None:
+            return self.own.keys, self.own.valid
+        mine = slice(self._first, self._first + self.size)
+        return found.keys[mine], found.valid[mine]
 
     def jump(self) -> NDArray[np.int32]:
         """Per kept row the nearest earlier one with another value."""

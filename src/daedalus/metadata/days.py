@@ -16,7 +16,6 @@ import shutil
 import socket
 import uuid
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -25,6 +24,7 @@ from daedalus.errors import ExecutionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MANIFEST_NAME = "_manifest.json"
 _FORMAT = 1
@@ -161,6 +161,12 @@ class DayStore:
     def discard(self, folder: Path) -> None:
         """Remove a temporary folder that will not be committed."""
         shutil.rmtree(folder, ignore_errors=True)
+
+    def mend(self, day: dt.date) -> None:
+        """Undo what a killed run left of the day, unless another run is at it now."""
+        if any(self.root.glob(f".*-dt={day.isoformat()}-*")):
+            with contextlib.suppress(ExecutionError), self.locked(day):
+                pass  # `locked` mends
 
     def _mend(self, day: dt.date) -> None:
         """Undo what a killed writer of the day left: its temporary folder, or a half-done replacement."""

@@ -103,7 +103,7 @@ def apply_arrow_udf(operator: ArrowUdfTransform, table: pa.Table, kind: pa.DataT
     arguments = [_whole(table.column(name)) for name in operator.arguments]
     try:
         made = function(*arguments)
-    except Exception as error:  # noqa: BLE001 - whatever a user's function raises belongs to its operator
+    except Exception as error:
         raise ExecutionError(f"{operator.function} failed: {error}", operator=operator.name) from error
     if len(made) != table.num_rows:
         raise ExecutionError(

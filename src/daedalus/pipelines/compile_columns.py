@@ -245,7 +245,11 @@ class ContractColumns:
     def enrichments(self) -> tuple[RayUdfTransform, ...]:
         """One transform per declared embedding column; `inputs` and `name` are the compiler's to set."""
         outputs = {str(column.ref): column for column in self.service.columns if column.ref}
-        by_source = {self.names[c.ref]: c.name for c in self.service.columns if c.ref in self.names}
+        by_source = {
+            self.names[column.ref]: column.name
+            for column in self.service.columns
+            if column.ref is not None and column.ref in self.names
+        }
         found = []
         for name in self.needed_in("embedding"):
             spec = self.enrichment_specs[name]

@@ -16,7 +16,7 @@ from daedalus.sql.fragments import parse_fragment
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from daedalus.catalog.model import Lookback
+    from daedalus.catalog.model import FeatureColumnRef, FeatureViewDef, Lookback
     from daedalus.pipelines.compile_columns import ContractColumns
     from daedalus.pipelines.compiler import CompileRequest
 
@@ -75,10 +75,31 @@ class SpecPlan:
                 f"timestamp_column is {spec.timestamp_column!r}, the spine's time is {expected!r}",
                 where=where,
             )
+        if view is not None:
+            yield from self._history_time_problems(spec, self.columns.catalog.view(view), where)
         try:
             self.columns.condition_columns(spec, history)
         except DefinitionError as error:
             yield error
+
+    @staticmethod
+    def _history_time_problems(
+        spec: AggregationSpec, view: FeatureViewDef, where: str
+    ) -> Iterable[DefinitionError]:
+        """A history is read by its view's own event time, whatever it is called."""
+        if not view.timestamp_field:
+            yield DefinitionError(
+                f"history_view {view.name!r} has no timestamp_field",
+                where=where,
+                hint="Declare one in the view",
+            )
+        elif spec.history_timestamp_column not in (None, view.timestamp_field):
+            yield DefinitionError(
+                f"history_timestamp_column is {spec.history_timestamp_column!r}, but the event time of view "
+                f"{view.name!r} is {view.timestamp_field!r}",
+                where=where,
+                hint="Leave the key out; for another time declare a second view on the same source",
+            )
 
     def _mend(self, name: str, known: Iterable[str]) -> str:
         for join in self.columns.service.views:
@@ -176,7 +197,7 @@ class SpecPlan:
             history_timestamp_column=view.timestamp_field,
         )
 
-    def _spine_ref(self, column: str) -> object:
+    def _spine_ref(self, column: str) -> FeatureColumnRef:
         for ref in self.columns.names:
             if ref.view == self.columns.spine.name and ref.column == column:
                 return ref

@@ -43,7 +43,7 @@ def kept_relations(pipeline: OperatorPipeline) -> set[str]:
     readers = Counter(name for operator in pipeline for name in operator.inputs)
     kept = {name for name, count in readers.items() if count > 1}
     for operator in pipeline:
-        aggregates = isinstance(operator, RollingAggregate) or getattr(operator, "specs", ())
+        aggregates = bool(getattr(operator, "specs", ()))
         if aggregates or operator.engine is not Engine.SQL:
             kept |= set(operator.inputs)
         if isinstance(operator, Scan) and operator.source_ref.startswith("store:"):
@@ -119,8 +119,8 @@ class DayRelations:
                 sql = asof_sql(operator, self._types(operator), tick, created)
                 return sql, inherited | self._absent_right(operator)
             case RollingAggregate() | PointInTimeJoin():
-                types = {name: self.graph.types(name) for name in operator.inputs}
-                return rolling_sql(operator, types, tick), inherited
+                by_input = {name: self.graph.types(name) for name in operator.inputs}
+                return rolling_sql(operator, by_input, tick), inherited
         raise AssertionError(f"{operator.op_kind} is not interpreted as SQL")
 
     def _types(self, operator: AnyOperator) -> dict[str, str]:
@@ -246,9 +246,8 @@ class DayRelations:
         """A lookup must not multiply rows: the right side has one row per key."""
         producer = self.context.pipeline.producer(operator.inputs[1])
         keys = [column for _, column in operator.on]
-        if (
-            self._dry
-            or isinstance(producer, Scan)
+        if self._dry or (
+            isinstance(producer, Scan)
             and (
                 (producer.keep is not None and set(producer.keys) <= set(keys))
                 or is_run_relation(producer.source_ref)

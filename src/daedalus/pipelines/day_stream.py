@@ -7,6 +7,7 @@ a relation. Columns that Arrow operators made and SQL only passes on stay outsid
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,11 @@ from daedalus.pipelines.operators import (
     Sink,
 )
 from daedalus.pipelines.rolling_tiers import (
+    TimeUnit,
     aggregate_rows,
     history_columns,
     history_inputs,
+    prepare_aggregation,
     spine_columns,
 )
 from daedalus.pipelines.schema import relation_columns
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from daedalus.compute.aggregate import Aggregation
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.day_relations import DayRelations
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
@@ -93,6 +97,10 @@ class DayStream:
         self._final = output_operator(context.pipeline)
         self._histories: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
         self._history_files: dict[str, list[Path]] = {}
+        self._prepared: dict[str, Aggregation] = {}
+        self._open = contextlib.ExitStack()
+        self._unit = TimeUnit(context.ticks_per_second, context.spine_ticks)
+        self._duckdb_config = context.config.duckdb_settings()
 
     def prepare(self) -> None:
         """Run everything that comes before the stream."""
@@ -112,8 +120,11 @@ class DayStream:
         if not self._tail:
             yield from self._streamed(self._final.output)
             return
-        for chunk in self._chunks(self._tail[0].inputs[0]):
-            yield self._through_tail(chunk)
+        start = 0
+        with self._open:
+            for chunk in self._chunks(self._tail[0].inputs[0]):
+                yield self._through_tail(chunk, start)
+                start += chunk.num_rows
 
     def _shared_history(self) -> set[str]:
         """Define the history over the files that adjacent days share; returns the relations it replaces."""
@@ -160,42 +171,70 @@ class DayStream:
             below = f" AND {ROW} < {starts[index + 1]}" if index + 1 < len(starts) else ""
             yield self._graph.arrow(relation, columns, f"WHERE {ROW} >= {start}{below}")
 
-    def _through_tail(self, chunk: pa.Table) -> pa.Table:
+    def _through_tail(self, chunk: pa.Table, start: int) -> pa.Table:
         made: list[str] = []
+        place: int | None = start
         pending: list[AnyOperator] = []
         for operator in self._tail:
             if _runs_in_sql(operator):
                 pending.append(operator)
                 continue
+            place = None if pending else place
             chunk = self._run_sql(pending, chunk, made)
             pending = []
-            chunk = self._run_arrow(operator, chunk)
+            chunk = self._run_arrow(operator, chunk, place)
             self._pass_absent_on(operator)
             made += _made_columns(operator)
         return self._run_sql(pending, chunk, made)
 
-    def _run_arrow(self, operator: AnyOperator, chunk: pa.Table) -> pa.Table:
+    def _run_arrow(self, operator: AnyOperator, chunk: pa.Table, start: int | None = None) -> pa.Table:
+        """One Arrow operator on a chunk; `start` is its place in the kept relation while it has the same rows."""
         if isinstance(operator, ArrowUdfTransform):
             return apply_arrow_udf(operator, chunk, to_arrow(canonical_dtype(operator.dtype)))
         if not isinstance(operator, RollingAggregate | PointInTimeJoin):
             raise TypeError(f"{operator.op_kind} has no Arrow tier")
-        columns = spine_columns(operator.specs, {name: None for name in chunk.column_names})
-        wanted = history_columns(operator)
-        arrays = aggregate_rows(
-            operator,
-            chunk.select(columns),
-            {
-                view: self._history(relation, wanted[view])
-                for view, relation in history_inputs(operator).items()
-                if view in wanted
-            },
-            ticks_per_second=self._context.ticks_per_second,
-            spine_ticks=self._context.spine_ticks,
-            duckdb_config=self._context.config.duckdb_settings(),
+        arrays = (
+            self._prepared_columns(operator, chunk, start)
+            if start is not None and operator.engine is Engine.SQL_ARROW_UDF
+            else None
         )
+        if arrays is None:
+            columns = spine_columns(operator.specs, chunk.column_names)
+            arrays = aggregate_rows(
+                operator, chunk.select(columns), self._histories_of(operator), self._unit, self._duckdb_config
+            )
         for spec, array in zip(operator.specs, arrays, strict=True):
             chunk = chunk.append_column(spec.name, array)
         return chunk
+
+    def _prepared_columns(
+        self, operator: RollingAggregate | PointInTimeJoin, chunk: pa.Table, start: int
+    ) -> list[pa.Array] | None:
+        """The specs' columns for a chunk that is still the kept relation's rows from `start` on.
+
+        The day's rows are searched once, at the first chunk; None where a spec reads a column that only the
+        chunk has.
+        """
+        source = self._tail[0].inputs[0]
+        columns = spine_columns(operator.specs, chunk.column_names)
+        if not set(columns) <= set(self._graph.types(source)):
+            return None
+        if operator.name not in self._prepared:
+            rows = self._graph.arrow(source, columns)
+            self._prepared[operator.name] = self._open.enter_context(
+                prepare_aggregation(
+                    operator, rows, self._histories_of(operator), self._unit, self._duckdb_config
+                )
+            )
+        return self._prepared[operator.name].columns(start, start + chunk.num_rows)
+
+    def _histories_of(self, operator: RollingAggregate | PointInTimeJoin) -> dict[str | None, pa.Table]:
+        wanted = history_columns(operator)
+        return {
+            view: self._history(relation, wanted[view])
+            for view, relation in history_inputs(operator).items()
+            if view in wanted
+        }
 
     def _history(self, relation: str, wanted: tuple[str, ...]) -> pa.Table:
         """A history's rows in their order, with the columns that its specs read; fetched once a day."""
@@ -270,6 +309,7 @@ def output_schema(pipeline: OperatorPipeline, first: pa.Schema) -> pa.Schema:
     """The Arrow schema of the output: the contract's dtypes, and where it gives none, the values' own.
 
     Args:
+        pipeline: its last projection is the contract.
         first: the schema in which the values arrive.
     """
     final = output_operator(pipeline)

@@ -29,7 +29,10 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
     """
     import duckdb
 
-    config = {"autoinstall_known_extensions": "false", **settings}
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        **settings,
+    }
     # Every order that matters is written out, and without this DuckDB holds less in memory.
     config.setdefault("preserve_insertion_order", "false")
     spill = _own_spill_folder(config)
@@ -44,6 +47,8 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
         ) from error
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        # DuckDB takes a registered table for a short one, and would join it as of a time by nested loops.
+        connection.execute("SET asof_loop_join_threshold = 0")
         yield connection
     finally:
         connection.close()
@@ -51,10 +56,10 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
             shutil.rmtree(spill, ignore_errors=True)
 
 
-def _own_spill_folder(config: dict[str, str]) -> Path | None:
+def _own_spill_folder(config: dict[str, str | bool | int | float | list[str]]) -> Path | None:
     """Give the connection a folder of its own under `temp_directory`: DuckDB's spill files have fixed names."""
     if "temp_directory" not in config:
         return None
-    folder = Path(config["temp_directory"]) / f"spill-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder = Path(str(config["temp_directory"])) / f"spill-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     config["temp_directory"] = str(folder)
     return folder

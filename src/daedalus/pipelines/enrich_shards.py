@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from daedalus.errors import ExecutionError, SourceError
-from daedalus.storage.content_hash import ContentHash
 from daedalus.pipelines.enrich_columns import ColumnMaker
 from daedalus.pipelines.enrich_plan import BATCH_ROWS, SHARD_ROWS, EnrichPlan, enriched_schema
+from daedalus.storage.content_hash import ContentHash
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

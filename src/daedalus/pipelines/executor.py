@@ -6,6 +6,7 @@ result.output_path    # the final stage's folder
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.embedding_ids import store_definition
 from daedalus.pipelines.enrich_runtime import RayEnvelope
-from daedalus.pipelines.operators import RayUdfTransform, Scan
+from daedalus.pipelines.operators import Keep, RayUdfTransform, Scan
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun
@@ -138,7 +139,7 @@ def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
         target_days = run.target_days()
         days += run.run(target_days)
     if transforms and request.stages != "skeleton":
-        days += _enrich(request, transforms, skeleton, enriched, target_days or skeleton.days(), notices)
+        days += _enrich(request, transforms, (skeleton, enriched), target_days or skeleton.days(), notices)
     final = enriched if transforms and request.stages != "skeleton" else skeleton
     return ExecutionResult(
         service=request.pipeline.service, output_path=final.root, days=tuple(days), notices=tuple(notices)
@@ -157,13 +158,13 @@ def _project_catalog(config: TrainingRunConfig) -> FeatureCatalog:
 
 def _notices(request: ExecutionRequest, catalog: FeatureCatalog) -> list[str]:
     """Latest joins that can see the future, and filters that are off."""
-    notices = []
     scans = [op for op in request.pipeline if isinstance(op, Scan)]
-    for scan in scans:
-        if scan.keep is not None and scan.keep == "newest" and catalog.view(scan.source_ref).timestamp_field:
-            notices.append(
-                f"view {scan.source_ref} is joined as `latest`, which can see the future; `join: asof` cannot"
-            )
+    newest = [scan.source_ref for scan in scans if scan.keep is Keep.NEWEST]
+    notices = [
+        f"view {name} is joined as `latest`, which can see the future; `join: asof` cannot"
+        for name in newest
+        if catalog.view(name).timestamp_field
+    ]
     coverage = request.run_config.embedding_coverage_filter
     if coverage.enabled and not any(scan.source_ref.startswith(("store:", "ids:")) for scan in scans):
         notices.append("embedding_coverage_filter is off: no embedding store is configured")
@@ -173,14 +174,15 @@ def _notices(request: ExecutionRequest, catalog: FeatureCatalog) -> list[str]:
 def _enrich(
     request: ExecutionRequest,
     transforms: list[RayUdfTransform],
-    skeleton: DayStore,
-    enriched: DayStore,
+    stores: tuple[DayStore, DayStore],
     days: list[dt.date],
     notices: list[str],
 ) -> list[DayResult]:
+    """Fill the embedding columns: reads the first of `stores`, writes the second."""
     from daedalus.pipelines.dynamic_feature import EnrichProgress, run_enrich_stage
 
     config = request.run_config
+    skeleton, enriched = stores
     missing = [day.isoformat() for day in days if skeleton.manifest(day) is None]
     if missing or not days:
         raise ExecutionError(
@@ -201,20 +203,18 @@ def _enrich(
                 )
             )
 
-    envelope = request.envelope or RayEnvelope(
-        **{
-            key: value
-            for key, value in (("num_cpus", config.ray_num_cpus), ("address", config.ray_address))
-            if value is not None
-        }
-    )
-    stores = {op.store_name: store_definition(config, op.store_name) for op in transforms}
+    envelope = request.envelope or RayEnvelope()
+    if config.ray_num_cpus is not None:
+        envelope = dataclasses.replace(envelope, num_cpus=config.ray_num_cpus)
+    if config.ray_address is not None:
+        envelope = dataclasses.replace(envelope, address=config.ray_address)
+    definitions = {op.store_name: store_definition(config, op.store_name) for op in transforms}
     result = run_enrich_stage(
         skeleton=skeleton,
         output=enriched,
         days=days,
         operators=transforms,
-        stores=stores,
+        stores=definitions,
         runtime=config.enrich_runtime,
         envelope=envelope,
         progress=tell,

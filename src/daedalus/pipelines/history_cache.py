@@ -246,8 +246,8 @@ def files_sql(paths: Iterable[Path]) -> str:
 
 #: DuckDB types that Arrow reads from a Parquet file exactly as it gets them from DuckDB.
 _ALIKE = frozenset(
-    "TINYINT SMALLINT INTEGER BIGINT UTINYINT USMALLINT UINTEGER UBIGINT FLOAT DOUBLE BOOLEAN VARCHAR DATE "
-    "TIMESTAMP".split()
+    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+    | {"FLOAT", "DOUBLE", "BOOLEAN", "VARCHAR", "DATE", "TIMESTAMP"}
 )
 
 

@@ -104,6 +104,9 @@ def asof_sql(operator: PointInTimeJoin, types: Types, tick: Tick, created_tick: 
     free of ties.
 
     Args:
+        operator: the join.
+        types: the left input's columns.
+        tick: the day's unit of time.
         created_tick: SQL of the instant a version became known, or an empty string.
     """
     left, right = (quote_ident(name) for name in operator.inputs)
@@ -154,6 +157,8 @@ def project_sql(operator: Project, types: Types, absent: frozenset[str]) -> str:
     """Computed columns beside the input's, or in their place.
 
     Args:
+        operator: the projection.
+        types: the input's columns.
         absent: input columns that their source lacks; a column that is only such a one takes its default.
     """
     made = {column.name: column_sql(column, types, absent, operator.name) for column in operator.columns}

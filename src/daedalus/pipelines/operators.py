@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
-from daedalus.catalog.aggregation import AggregationSpec
+from daedalus.catalog.aggregation import AggregationSpec  # noqa: TC001 - read from annotations at run time
 from daedalus.catalog.model import Unset
 from daedalus.errors import CompileError, did_you_mean
 from daedalus.pipelines._plain import as_mapping, from_mapping, mapping_field, specs_field

@@ -48,6 +48,7 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
     """Give the sessions that the map lacks the next numbers, in the order they come; returns how many.
 
     Args:
+        output_root: where the map lives.
         sessions_by_day: one table per day, ascending; its one column holds each row's session as text, in the
             day's total order, NULLs allowed.
 
@@ -76,7 +77,8 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
 
 
 def _next(known) -> int:  # type: ignore[no-untyped-def]  # a polars frame, imported late
-    return int(known["qid"].max()) + 1 if known.height else 0
+    next_number: int = known["qid"].max() + 1 if known.height else 0
+    return next_number
 
 
 def _read(path: Path):  # type: ignore[no-untyped-def]  # a polars frame, imported late

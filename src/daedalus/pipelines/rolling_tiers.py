@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.model import SECONDS_PER_DAY
 from daedalus.errors import DaedalusError, ExecutionError
-from daedalus.pipelines.operators import ROW, TICK, Engine, RollingAggregate
+from daedalus.pipelines.operators import TICK, Engine, RollingAggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
     from daedalus.catalog.aggregation import AggregationSpec
+    from daedalus.compute.aggregate import Aggregation
     from daedalus.pipelines.operators import PointInTimeJoin
 
 _HIST = re.compile(r"""\bhist\s*\.\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))""", re.IGNORECASE)
 
 
-def relation_specs(
-    specs: tuple[AggregationSpec, ...], ticks_per_second: int, spine_ticks: int
-) -> tuple[AggregationSpec, ...]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class TimeUnit:
+    """Ticks per second: of `__t`, and of the spine view's own time column, which windows are rounded to."""
+
+    of_ticks: int
+    of_spine: int
+
+
+def relation_specs(specs: tuple[AggregationSpec, ...], unit: TimeUnit) -> tuple[AggregationSpec, ...]:
     """The specs as they read `__t`.
 
     Windows and delays are rounded to ticks of the spine's own time column before they are counted in the finer
     ticks of `__t`, so that a millisecond column keeps its millisecond windows.
     """
-    unit = {1_000_000: "us", 1_000_000_000: "ns"}[ticks_per_second]
+    name = {1_000_000: "us", 1_000_000_000: "ns"}[unit.of_ticks]
+    own = unit.of_spine
     return tuple(
         dataclasses.replace(
             spec,
             timestamp_column=TICK,
             history_timestamp_column=TICK if spec.history_view else None,
-            timestamp_unit=unit,
+            timestamp_unit=name,
             window_days=None
             if spec.window_days is None
-            else round(spec.window_days * SECONDS_PER_DAY * spine_ticks) / spine_ticks / SECONDS_PER_DAY,
-            delay_seconds=round(spec.delay_seconds * spine_ticks) / spine_ticks,
+            else round(spec.window_days * SECONDS_PER_DAY * own) / own / SECONDS_PER_DAY,
+            delay_seconds=round(spec.delay_seconds * own) / own,
         )
         for spec in specs
     )
@@ -49,7 +58,9 @@ def history_inputs(operator: RollingAggregate | PointInTimeJoin) -> dict[str | N
     """History name (None is the spine's own) to the input relation that holds it."""
     if isinstance(operator, RollingAggregate):
         own, others = operator.inputs[1], operator.inputs[2:]
-        named = {view: relation for (view, _), relation in zip(operator.histories, others, strict=True)}
+        named: dict[str | None, str] = {
+            view: relation for (view, _), relation in zip(operator.histories, others, strict=True)
+        }
         return {None: own, **named}
     right = operator.inputs[1]
     return {None: right} | {spec.history_view: right for spec in operator.specs}
@@ -59,7 +70,7 @@ def history_columns(operator: RollingAggregate | PointInTimeJoin) -> dict[str | 
     """Per history that specs read: the columns they need, sorted."""
     wanted: dict[str | None, set[str]] = {}
     for spec in operator.specs:
-        columns = wanted.setdefault(spec.history_view, {TICK, ROW})
+        columns = wanted.setdefault(spec.history_view, {TICK})
         columns |= set(spec.history_group_by or spec.group_by)
         columns |= {spec.value_column} if spec.value_column else set()
         if spec.condition:
@@ -72,7 +83,7 @@ def _named_columns(condition: str) -> list[str]:
     return [quoted.replace('""', '"') or plain for quoted, plain in _HIST.findall(condition)]
 
 
-def spine_columns(specs: tuple[AggregationSpec, ...], available: Mapping[str, Any]) -> list[str]:
+def spine_columns(specs: tuple[AggregationSpec, ...], available: Iterable[str]) -> list[str]:
     """The columns of the computed rows that an Arrow engine needs."""
     wanted = {TICK, *(key for spec in specs for key in spec.group_by)}
     wanted |= {spec.value_column for spec in specs if spec.exclude_self and spec.value_column}
@@ -83,9 +94,7 @@ def aggregate_rows(
     operator: RollingAggregate | PointInTimeJoin,
     rows: pa.Table,
     histories: Mapping[str | None, pa.Table],
-    *,
-    ticks_per_second: int,
-    spine_ticks: int,
+    unit: TimeUnit,
     duckdb_config: Mapping[str, str],
 ) -> list[pa.Array]:
     """One array per spec of the operator, for `rows` (in order), on the operator's Arrow or distributed tier.
@@ -93,19 +102,46 @@ def aggregate_rows(
     Raises:
         ExecutionError: names the operator.
     """
-    specs = relation_specs(operator.specs, ticks_per_second, spine_ticks)
-    call = {
+    call = _call(operator, rows, histories, unit, duckdb_config)
+    with _blamed_on(operator):
+        return _on_ray(call) if operator.engine is Engine.PYTHONIC else _aggregate(call)
+
+
+def prepare_aggregation(
+    operator: RollingAggregate | PointInTimeJoin,
+    rows: pa.Table,
+    histories: Mapping[str | None, pa.Table],
+    unit: TimeUnit,
+    duckdb_config: Mapping[str, str],
+) -> Aggregation:
+    """The same for all rows of a day, searched once; its columns are then taken a range of rows at a time."""
+    from daedalus.compute.aggregate import Aggregation
+
+    with _blamed_on(operator):
+        return Aggregation(**_call(operator, rows, histories, unit, duckdb_config))
+
+
+def _call(
+    operator: RollingAggregate | PointInTimeJoin,
+    rows: pa.Table,
+    histories: Mapping[str | None, pa.Table],
+    unit: TimeUnit,
+    duckdb_config: Mapping[str, str],
+) -> dict[str, Any]:
+    return {
         "spine": rows,
-        "specs": specs,
+        "specs": relation_specs(operator.specs, unit),
         "histories": dict(histories),
-        "row_number": ROW,
         "engine": operator.rolling_engine,
         "duckdb_config": dict(duckdb_config),
     }
+
+
+@contextlib.contextmanager
+def _blamed_on(operator: RollingAggregate | PointInTimeJoin) -> Iterator[None]:
+    """An error of the engine becomes one that names the operator."""
     try:
-        if operator.engine is Engine.PYTHONIC:
-            return _on_ray(call)
-        return _aggregate(call)
+        yield
     except DaedalusError as error:
         raise ExecutionError(
             error.what, where=error.where, hint=error.hint, operator=operator.name
@@ -115,14 +151,7 @@ def aggregate_rows(
 def _aggregate(call: dict[str, Any]) -> list[pa.Array]:
     from daedalus.compute import aggregate_relations
 
-    arrays: list[pa.Array] = aggregate_relations(
-        call["spine"],
-        call["specs"],
-        histories=call["histories"],
-        row_number=call["row_number"],
-        engine=call["engine"],
-        duckdb_config=call["duckdb_config"],
-    )
+    arrays: list[pa.Array] = aggregate_relations(**call)
     return arrays
 
 

@@ -14,7 +14,7 @@ from daedalus.errors import DefinitionError, ExecutionError
 from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
 from daedalus.pipelines.duckdb_session import duckdb_session
-from daedalus.pipelines.operators import Scan, Sink, TimeRange
+from daedalus.pipelines.operators import Scan, Sink
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.qid import number_sessions
 from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second
@@ -116,6 +116,7 @@ class SkeletonRun:
         results: dict[dt.date, DayResult] = {}
         stale: list[_Stale] = []
         for day in days:
+            self._store.mend(day)
             fingerprint = self.fingerprint(day)
             manifest = self._store.manifest(day)
             reason = _why_stale(manifest, fingerprint)
@@ -203,7 +204,8 @@ class SkeletonRun:
             except concurrent.futures.process.BrokenProcessPool as error:
                 raise ExecutionError(
                     "a day worker was killed, most likely for want of memory",
-                    hint="Lower day_workers or compute.duckdb_config.memory_limit and run again; finished days are kept",
+                    hint="Lower day_workers or compute.duckdb_config.memory_limit and run again; "
+                    "finished days are kept",
                 ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

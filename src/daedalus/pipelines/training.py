@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from daedalus.errors import DaedalusError, ExecutionError
 from daedalus.metadata.days import DayManifest, DayStore
-from daedalus.pipelines.day_context import DayContext
 from daedalus.pipelines.day_relations import DayRelations
 from daedalus.pipelines.day_stream import DayStream, output_schema, without_positions
 from daedalus.pipelines.duckdb_session import duckdb_session
@@ -25,6 +24,8 @@ from daedalus.storage.sinks.parquet import ParquetSink, SinkResult
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from daedalus.pipelines.day_context import DayContext
 
 QID = "qid"
 Report = "Callable[[str], None]"
@@ -178,7 +179,8 @@ def _narrows_floats(source: pa.DataType, target: pa.DataType) -> bool:
 
 def _equal_floats(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
     """Whether both hold the same values, every NaN equal to every NaN."""
-    for left, right in zip(one.chunks, other.chunks, strict=True):
+    for pair in zip(one.chunks, other.chunks, strict=True):
+        left, right = pair
         while not pa.types.is_floating(left.type):
             left, right = left.flatten(), right.flatten()
         same = pc.or_(pc.equal(left, right), pc.and_(pc.is_nan(left), pc.is_nan(right)))

@@ -75,7 +75,8 @@ class _ColumnHash:
 def _valid(array: pa.Array) -> np.ndarray:
     if array.null_count == 0:
         return np.ones(len(array), dtype=bool)
-    return array.is_valid().to_numpy(zero_copy_only=False).astype(bool)
+    valid: np.ndarray = array.is_valid().to_numpy(zero_copy_only=False).astype(bool)
+    return valid
 
 
 def _map_as_list(array: pa.Array) -> pa.Array:
@@ -84,12 +85,7 @@ def _map_as_list(array: pa.Array) -> pa.Array:
 
 
 def _is_text_like(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-    )
+    return kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
 def _joined(binary: pa.Array) -> bytes:
@@ -102,7 +98,7 @@ def _joined(binary: pa.Array) -> bytes:
 
 def _fixed_width(array: pa.Array) -> bytes:
     """Values of a fixed-width column as bytes, NULLs as zero bytes and every NaN as one NaN."""
-    width = array.type.bit_width // 8
+    width: int = array.type.bit_width // 8
     data = array.buffers()[1]
     if data is None or len(array) == 0:
         return b"\0" * (width * len(array))
