@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from support.project import Project
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "day"
 DAY = "2026-05-10"
 
 
@@ -161,3 +167,12 @@ def tables() -> dict[str, pa.Table]:
         ),
         "covered_artworks/a.parquet": pa.table({"artwork_id": COVERED}),
     }
+
+
+def golden_project(root: Path, **overrides: Any) -> Project:
+    """The golden day's project under `root`."""
+    shutil.copytree(GOLDEN, root, dirs_exist_ok=True)
+    project = Project(root, overrides)
+    for path, table in tables().items():
+        project.write(path, table)
+    return project

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
-from pipelines.golden_data import CLICK, DAY, DISLIKE, LIKE, VIEW, at, tables
-from support.project import ENGINES, Project, Run
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "day"
+from pipelines.golden_data import CLICK, DAY, DISLIKE, LIKE, VIEW, at, golden_project
+from support.project import ENGINES, Run
 
 #: The rows that remain: the seq of each, in order. Coverage drops 3 and 5; the session filter 11 and 12 (only
 #: views), 14 and 15 (one like, otherwise views); the content filter 10; 18 is another day's, 19 has no time.
@@ -22,9 +18,8 @@ EXPECTED = {
     "user_id": [1, 1, 1, 1, 1, 1, 1, 2, 2, 3],
     "artwork_id": [12, 10, 10, 16, 13, 10, 14, 12, 14, 11],
     "event_timestamp": [
-        at(text)
-        for text in (MIDNIGHT, MIDNIGHT, SIX, SIX, NINE, NOON, HALF)
-        + ("05-10 20:00", "05-10 21:30", "05-10 23:59:59.999999")
+        *(at(text) for text in (MIDNIGHT, MIDNIGHT, SIX, SIX, NINE, NOON, HALF)),
+        *(at(text) for text in ("05-10 20:00", "05-10 21:30", "05-10 23:59:59.999999")),
     ],
     "event": [VIEW, VIEW, LIKE, LIKE, DISLIKE, VIEW, LIKE, VIEW, VIEW, CLICK],
     "feed_session": ["sA", "sA", "sA", "sA", "sA", "sB", "sB", None, None, "sE"],
@@ -38,9 +33,9 @@ EXPECTED = {
     "current_like_count": [5] * 10,
     # absent, no default
     "note": [None] * 10,
-    # "pro" is of 05:00 and arrives an hour later: at 06:00 it is not before t - 1h, at 09:00 it is. "late" is of
-    # 10:30 and became known at 12:15: not at noon, but at 12:30. "never known" has no ingestion time. User 2's
-    # version is older than 30 days, user 3 has none.
+    # "pro" is of 05:00 and arrives an hour later: at 06:00 it is not before t - 1h, at 09:00 it is. "late" is
+    # of 10:30 and became known at 12:15: not at noon, but at 12:30. "never known" has no ingestion time. User
+    # 2's version is older than 30 days, user 3 has none.
     "tier": ["free", "free", "free", "free", "pro", "pro", "late", None, None, None],
     # the NULL at 12:30 is the version's own
     "blur_nsfw": [True, True, True, True, False, False, None, None, None, None],
@@ -60,7 +55,7 @@ EXPECTED = {
         "ANIMATED_ARTWORK",
         "DEFAULT_ARTWORK",
     ],
-    # artwork 12 was created at 11:00: after row 1; artwork 16 has no creation; 13 is two days old to the second
+    # artwork 12 was created at 11:00: after row 1; 16 has no creation; 13 is two days old to the second
     "artwork_age": [None, 9, 9, None, 2, 9, 0, 0, 0, 1],
     "is_fresh": [False, False, False, False, False, False, True, True, True, False],
     # artwork 13 has no row; 11's is older than 90 days
@@ -143,8 +138,7 @@ EXPECTED = {
     # the whole past: 12 in March, 10 on 1 May; 13 at 09:00 is seen after 09:00
     "dislike_artwork_ids": [[12, 10]] * 5 + [[12, 10, 13]] * 2 + [[], [], []],
     # user 1 published 18 (05-06, too old), 11 (05-09 18:00), 17 (midnight), 19 (08:00); user 2 published 12
-    "user_recent_published_artworks": [[11], [11], [11, 17], [11, 17], [17, 19], [17, 19], [17, 19]]
-    + [[12], [12], []],
+    "user_recent_published_artworks": [[11]] * 2 + [[11, 17]] * 2 + [[17, 19]] * 3 + [[12], [12], []],
     # a typed placeholder
     "image_embedding": [None] * 10,
     # sA, sB, sC, sD, sE are numbered in order of their first row, sC and sD although they are dropped
@@ -188,12 +182,7 @@ TYPES = {
 @pytest.fixture(scope="module", params=ENGINES)
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The golden day, trained on one engine."""
-    root = tmp_path_factory.mktemp("golden")
-    shutil.copytree(GOLDEN, root, dirs_exist_ok=True)
-    project = Project(root, {"engine": request.param})
-    for path, table in tables().items():
-        project.write(path, table)
-    return project.run("golden", [DAY])
+    return golden_project(tmp_path_factory.mktemp("golden"), engine=request.param).run("golden", [DAY])
 
 
 def test_columns_and_types_are_the_contract_s(golden: Run) -> None:

@@ -7,8 +7,12 @@ table = project.run("s", days=["2026-05-02"]).table("2026-05-02")
 from __future__ import annotations
 
 import datetime as dt
+import multiprocessing
+import os
+import signal
 import textwrap
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,7 +27,6 @@ from daedalus.pipelines.settings import load_training_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
@@ -142,10 +145,12 @@ class Project:
 
     def define(self, folder: str, definition: Definition) -> Path:
         """One view or service as a YAML file, named by its `name`."""
-        body = _body(definition)
-        target = self.root / folder / f"{_file_name(body['name'])}.yaml"
+        target = self.root / folder / f"{_file_name(_body(definition)['name'])}.yaml"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
+        if isinstance(definition, str):
+            target.write_text(textwrap.dedent(definition))
+        else:
+            target.write_text(yaml.safe_dump(definition, sort_keys=False, allow_unicode=True))
         return target
 
 
@@ -160,7 +165,7 @@ def write_project(
     entities: Definition | None = None,
     **overrides: Any,
 ) -> Project:
-    """A project on disk. Months are 2026-05 and the coverage filter is off unless `runtime` says otherwise."""
+    """A project on disk. Unless `runtime` says otherwise: May 2026, no coverage filter."""
     project = Project(root, overrides)
     for view in views:
         project.define("feature_views", view)
@@ -206,3 +211,41 @@ def _file_name(name: str) -> str:
 def _write_yaml(path: Path, body: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
+
+
+def run_and_die(project: Project, service: str, days: Sequence[str], moment: str) -> int:
+    """Run in a process of its own that is killed (SIGKILL) at a moment; returns its exit code.
+
+    Args:
+        moment: `DAY MESSAGE` of the run's progress, or `rename N`: before the Nth move of a folder.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    child = spawn.Process(target=_run_until, args=(project, service, list(days), moment))
+    child.start()
+    child.join()
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def _run_until(project: Project, service: str, days: list[str], moment: str) -> None:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment.startswith("rename "):
+        left = int(moment.split()[1])
+        move = Path.rename
+
+        def counted(self: Path, target: Path) -> Path:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                die()
+            return move(self, target)
+
+        Path.rename = counted  # type: ignore[method-assign]  # only in this process, which dies
+
+    def tell(progress: Any) -> None:
+        if f"{progress.day} {progress.message}" == moment:
+            die()
+
+    project.run(service, days, progress=tell)
