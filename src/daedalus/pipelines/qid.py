@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    import polars as pl
     import pyarrow as pa
 
 MAP_NAME = "qid_map.parquet"
@@ -76,12 +77,12 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
         return grown.height - known.height
 
 
-def _next(known) -> int:  # type: ignore[no-untyped-def]  # a polars frame, imported late
-    next_number: int = known["qid"].max() + 1 if known.height else 0
-    return next_number
+def _next(known: pl.DataFrame) -> int:
+    largest = known["qid"].max()
+    return largest + 1 if isinstance(largest, int) else 0
 
 
-def _read(path: Path):  # type: ignore[no-untyped-def]  # a polars frame, imported late
+def _read(path: Path) -> pl.DataFrame:
     import polars as pl
 
     if not path.exists():
