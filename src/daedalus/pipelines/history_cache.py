@@ -196,7 +196,7 @@ class HistoryCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         with duckdb_session(context.config.duckdb_settings()) as connection:
             relations = DayRelations(context, connection)
-            for operator in self.chain.operators:
+            for operator in context.pipeline:
                 relations.add(operator)
             relations.graph.keep(self.chain.relation)
             for day in days:
