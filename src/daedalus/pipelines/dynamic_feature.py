@@ -147,7 +147,8 @@ def run_enrich_stage(
         if stale:
             tell = notify or (lambda _line: None)
             for day in stale:
-                tell(f"enrich {day.input.day.isoformat()}: {day.reason}")
+                if output.manifest(day.input.day) is not None:
+                    tell(f"enrich {day.input.day.isoformat()} again: {day.reason}")
             tasks = [task for day in stale for task in day.tasks]
             workers, start = _workers(runtime, envelope or RayEnvelope(), len(tasks), tell, stack)
             reports = stack.enter_context(contextlib.closing(start(plan, tasks)))

@@ -49,6 +49,7 @@ class StoreReader:
             dimension=self.store.dimension,
             dtype=self.store.dtype,
             fetch=self.store.read_rows,
+            fetch_all=self.store.read_all,
         )
 
     def vectors(

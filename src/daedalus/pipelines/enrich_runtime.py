@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from daedalus.errors import DaedalusError, ExecutionError
-from daedalus.pipelines.enrich_shards import ShardEnricher, ShardReport, ShardTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
+    import pyarrow as pa
+
     from daedalus.pipelines.enrich_plan import EnrichPlan
+    from daedalus.pipelines.enrich_shards import ShardEnricher, ShardReport, ShardTask
 
 GIB = 1 << 30
 _OBJECT_STORE_BYTES = 200 << 20
@@ -96,6 +96,8 @@ class RayEnvelope:
 
 def run_in_process(plan: EnrichPlan, tasks: Sequence[ShardTask]) -> Generator[ShardReport]:
     """Make the shards here, one after the other."""
+    from daedalus.pipelines.enrich_shards import ShardEnricher
+
     enricher = ShardEnricher(plan)
     for task in tasks:
         yield enricher.run(task)
@@ -115,6 +117,8 @@ def run_on_ray(plan: EnrichPlan, tasks: Sequence[ShardTask], workers: int) -> Ge
     Raises:
         ExecutionError: what a worker raised, or that one died.
     """
+    import pyarrow as pa
+
     blocks = [pa.table({"task": [pickle.dumps(task)]}) for task in tasks]
     with _quiet():
         import ray
@@ -155,10 +159,14 @@ class _Actor:
         self._enricher: ShardEnricher | None = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
         outcomes = [pickle.dumps(self._outcome(task.as_py())) for task in batch.column("task")]
         return pa.table({"outcome": pa.array(outcomes, pa.binary())})
 
     def _outcome(self, pickled: bytes) -> ShardReport | DaedalusError:
+        from daedalus.pipelines.enrich_shards import ShardEnricher
+
         try:
             task: ShardTask = pickle.loads(pickled)  # noqa: S301 - see the import
             if self._enricher is None:

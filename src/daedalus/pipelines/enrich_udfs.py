@@ -14,6 +14,8 @@ module or, for one defined in a script, get a copy.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -108,13 +110,12 @@ def avg_pool_embeddings_udf(batch: UdfBatch) -> pa.Array:
         count. Added in list order in float32, then rounded to the store's dtype. No vector at all: NULL.
     """
     half = batch.vectors.dtype == np.float16
-    kernel = compiled(pool_half if half else pool_single)
-    vectors = batch.vectors.view(np.uint16) if half else batch.vectors
-    means = np.empty((batch.rows, batch.dimension), dtype=np.float32)
+    bits: Any = np.uint16 if half else np.float32
+    means = np.empty((batch.rows, batch.dimension), dtype=bits)
     valid = np.empty(batch.rows, dtype=np.bool_)
-    written = kernel(vectors, batch.offsets, batch.slots, means, valid)
-    with np.errstate(over="ignore"):
-        return lists_of(means[:written].astype(batch.vectors.dtype, copy=False), valid)
+    kernel = compiled(pool_half if half else pool_single)
+    written = kernel(batch.vectors.view(bits), batch.offsets, batch.slots, means, valid)
+    return lists_of(means[:written].view(batch.vectors.dtype), valid)
 
 
 def lists_of(vectors: NDArray[Any], valid: NDArray[np.bool_]) -> pa.Array:
@@ -189,6 +190,8 @@ def resolve_udf(name: str, where: str = "") -> RegisteredUdf:
     if ":" not in name:
         raise DefinitionError(f"unknown UDF {name!r}", where=where, hint=_hint(name))
     module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # an installed program does not look in the project's folder
     try:
         loaded = importlib.import_module(module)
         for part in attribute.split("."):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_MUCH = 1 / 16
+
 
 class VectorCache:
     """Up to `capacity` vectors of a store.
@@ -25,6 +27,8 @@ class VectorCache:
         count: rows of the store.
         capacity: vectors held at most; the memory is taken as it fills.
         fetch: `fetch(rows, slots, vectors)` reads the store's `rows` (ascending) into `vectors[slots]`.
+        fetch_all: `fetch_all(vectors)` reads the whole store, in row order; taken instead when the store fits
+            and much of it is asked for at once.
 
     Attributes:
         vectors: (capacity, dimension); `slots` index its rows.
@@ -39,11 +43,13 @@ class VectorCache:
         dimension: int,
         dtype: Any,
         fetch: Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[Any]], None],
+        fetch_all: Callable[[NDArray[Any]], None],
     ) -> None:
         capacity = max(1, min(capacity, count))
         self.vectors: NDArray[Any] = np.empty((capacity, dimension), dtype=dtype)
         self.fetched = 0
         self._fetch = fetch
+        self._fetch_all = fetch_all
         self._slot_of = np.full(max(1, count), -1, dtype=np.int32)
         self._row_of = np.full(capacity, -1, dtype=np.int64)
         self._last_used = np.zeros(capacity, dtype=np.int64)
@@ -68,7 +74,10 @@ class VectorCache:
         if missing + present > len(self.vectors):
             self._slot_of[misses] = -1
             return None
-        if missing:
+        whole = len(self.vectors) == len(self._slot_of)
+        if whole and missing > _MUCH * len(self._slot_of):
+            self._read_all()
+        elif missing:
             self._read(misses)
         answers = []
         for rows in groups:
@@ -76,6 +85,16 @@ class VectorCache:
             compiled(slots_of_rows)(rows, self._slot_of, out)
             answers.append(out)
         return answers
+
+    def _read_all(self) -> None:
+        everything = np.arange(len(self._slot_of))
+        self._slot_of[:] = -1
+        self._row_of[:] = -1
+        self._fetch_all(self.vectors)
+        self._slot_of[:] = everything
+        self._row_of[:] = everything
+        self._last_used[:] = self._tick
+        self.fetched += len(everything)
 
     def _read(self, rows: NDArray[np.int64]) -> None:
         oldest = np.argpartition(self._last_used, len(rows) - 1)[: len(rows)].astype(np.int64)

@@ -78,7 +78,7 @@ class EmbeddingStore:
 
     def ids(self) -> pa.RecordBatchReader:
         """The ids alone, one column, in row order; no vector is read."""
-        return self._dataset.scanner(columns=[self.definition.id_column]).to_reader()
+        return self._dataset.scanner(columns=[self.definition.id_column], scan_in_order=True).to_reader()
 
     def check_ids(self, kind: pa.DataType, where: str) -> None:
         """Refuse ids of a type that the store's ids are not.
@@ -117,10 +117,31 @@ class EmbeddingStore:
             column = taken.column(0)
             at = 0
             for chunk in column.chunks:
-                if chunk.null_count:
-                    raise ExecutionError("the store holds a NULL vector", where=self.definition.where)
-                vectors[into[at : at + len(chunk)]] = element_values(chunk, self.dtype, self.dimension)
+                vectors[into[at : at + len(chunk)]] = self._elements(chunk)
                 at += len(chunk)
+
+    def read_all(self, vectors: NDArray[Any]) -> None:
+        """Read every vector, in row order, into `vectors`."""
+        at = 0
+        try:
+            reader = self._dataset.scanner(
+                columns=[self.definition.embedding_column],
+                batch_size=_TAKE_ROWS,
+                batch_readahead=4,
+                fragment_readahead=1,
+                scan_in_order=True,
+            ).to_reader()
+            for batch in reader:
+                vectors[at : at + len(batch)] = self._elements(batch.column(0))
+                at += len(batch)
+        except OSError as problem:
+            where = self.definition.where
+            raise ExecutionError(f"cannot read vectors: {problem}", where=where) from problem
+
+    def _elements(self, vectors: pa.Array) -> NDArray[Any]:
+        if vectors.null_count:
+            raise ExecutionError("the store holds a NULL vector", where=self.definition.where)
+        return element_values(vectors, self.dtype, self.dimension)
 
     def take(self, ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The vectors of unique `ids`.

@@ -351,28 +351,47 @@ def test_wrong_definition_is_refused(tmp_path: Path, changes: dict[str, object],
         store_def(tmp_path, **changes)
 
 
-def test_cache_gives_the_same_vectors_whatever_its_capacity() -> None:
-    rng = np.random.default_rng(0)
-    store = rng.standard_normal((40, 3)).astype(np.float32)
-    reads: list[int] = []
-
+def cache_over(store: np.ndarray, capacity: int, reads: list[object]) -> VectorCache:
     def fetch(rows: np.ndarray, slots: np.ndarray, vectors: np.ndarray) -> None:
         assert (np.diff(rows) > 0).all()
         reads.extend(rows.tolist())
         vectors[slots] = store[rows]
 
-    cache = VectorCache(count=40, capacity=12, dimension=3, dtype="float32", fetch=fetch)
+    def fetch_all(vectors: np.ndarray) -> None:
+        reads.append("all")
+        vectors[:] = store
+
+    return VectorCache(
+        count=len(store), capacity=capacity, dimension=3, dtype="float32", fetch=fetch, fetch_all=fetch_all
+    )
+
+
+@pytest.mark.parametrize("capacity", [12, 40])
+def test_cache_gives_the_same_vectors_whatever_its_capacity(capacity: int) -> None:
+    rng = np.random.default_rng(0)
+    store = rng.standard_normal((40, 3)).astype(np.float32)
+    cache = cache_over(store, capacity, [])
     for _ in range(200):
-        first, second = (rng.integers(-1, 40, size) for size in (5, 7))
-        answer = cache.slots([first, second])
+        groups = [rng.integers(-1, 40, size) for size in (1, 5, 6)]
+        answer = cache.slots(groups[: rng.integers(1, 4)])
         assert answer is not None
-        for rows, slots in zip((first, second), answer, strict=True):
+        for rows, slots in zip(groups, answer, strict=False):
             assert (slots[rows < 0] == -1).all()
             assert np.array_equal(cache.vectors[slots[rows >= 0]], store[rows[rows >= 0]])
-    before = len(reads)
-    rows = np.array([3, 3, 4, 3])
-    cache.slots([rows])
-    cache.slots([rows, rows])
-    assert len(reads) <= before + 2
+
+
+def test_cache_reads_each_vector_once_and_the_whole_store_when_much_is_asked() -> None:
+    store = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    reads: list[object] = []
+    cache = cache_over(store, 12, reads)
+    cache.slots([np.array([3, 3, 4, 3])])
+    cache.slots([np.array([3, 4]), np.array([4, -1, 3])])
+    assert reads == [3, 4]
     assert cache.slots([np.arange(13)]) is None
     assert cache.slots([np.arange(12)]) is not None
+    whole = cache_over(store, 100, reads)
+    reads.clear()
+    whole.slots([np.array([1, 2])])
+    whole.slots([np.array([5, 6, 7]), np.array([1])])
+    whole.slots([np.arange(40)])
+    assert reads == [1, 2, "all"]

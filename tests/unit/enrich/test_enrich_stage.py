@@ -216,7 +216,7 @@ def test_resume_says_why(project: Project, tmp_path: Path) -> None:
     build_store(project.store)
     changed = project.run(notify=said.append)
     assert changed.days[0].reason == "store items changed, version 2 to 4"
-    assert said == ["enrich 2026-03-01: store items changed, version 2 to 4"]
+    assert said == ["enrich 2026-03-01 again: store items changed, version 2 to 4"]
 
     write_skeleton(tmp_path / "skeleton", project.table.slice(1))
     assert project.run().days[0].reason == "its skeleton changed"

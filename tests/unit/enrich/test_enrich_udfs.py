@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +80,13 @@ def test_a_users_udf_runs(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyP
 def test_unknown_udf(name: str, message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         resolve_udf(name, "operator x")
+
+
+def test_dotted_path_is_found_in_the_projects_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_project_udfs.py").write_text("def mean(batch):\n    return None\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert resolve_udf("my_project_udfs:mean").function.__module__ == "my_project_udfs"  # type: ignore[attr-defined]
 
 
 def test_shipped_names_are_kept() -> None:
