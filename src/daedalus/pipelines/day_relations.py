@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from daedalus.pipelines.operators import (
 )
 from daedalus.pipelines.qid import qid_map_sql
 from daedalus.pipelines.relation_graph import RelationGraph
+from daedalus.pipelines.rolling_tiers import in_own_ticks
 from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.pipelines.schema import checked_fragment
 from daedalus.sql.identifiers import quote_ident
@@ -120,7 +122,9 @@ class DayRelations:
                 return sql, inherited | self._absent_right(operator)
             case RollingAggregate() | PointInTimeJoin():
                 by_input = {name: self.graph.types(name) for name in operator.inputs}
-                return rolling_sql(operator, by_input, tick), inherited
+                own = in_own_ticks(operator.specs, self.context.spine_ticks)
+                rounded = dataclasses.replace(operator, specs=own)
+                return rolling_sql(rounded, by_input, tick), inherited
         raise AssertionError(f"{operator.op_kind} is not interpreted as SQL")
 
     def _types(self, operator: AnyOperator) -> dict[str, str]:

@@ -213,7 +213,7 @@ def lossless_cast_sql(value: str, dtype: str, what: str, source_type: str) -> st
     tried = f"TRY_CAST({value} AS {dtype})"
     fits = f"{tried} IS NOT NULL"
     if source_type not in _WIDENS.get(dtype, ()):
-        back = f"CAST({tried} AS {source_type})" if source_type else tried
+        back = f"TRY_CAST({tried} AS {source_type})" if source_type else tried
         fits += f" AND {back} IS NOT DISTINCT FROM {value}"
     message = quote_literal(f"{ERROR_MARK}{what}: a value does not fit {dtype} without loss: ")
     return (

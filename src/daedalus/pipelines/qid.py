@@ -42,7 +42,9 @@ def qid_map_sql(output_root: Path, columns: tuple[str, ...], session_type: str) 
             f"(SELECT CAST(NULL AS {session_type}) AS {session}, CAST(NULL AS BIGINT) AS {qid} WHERE false)"
         )
     rows = f"read_parquet({quote_literal(str(path))})"
-    return f"(SELECT TRY_CAST(session AS {session_type}) AS {session}, qid AS {qid} FROM {rows})"
+    value = f"TRY_CAST(session AS {session_type})"
+    # '01' of another service is not this one's session 1.
+    return f"(SELECT {value} AS {session}, qid AS {qid} FROM {rows} WHERE CAST({value} AS VARCHAR) = session)"
 
 
 def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> int:
@@ -57,8 +59,15 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
     """
     import polars as pl
 
-    output_root.mkdir(parents=True, exist_ok=True)
     path = map_path(output_root)
+    try:
+        output_root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExecutionError(
+            f"the output root cannot be made: {error.strerror or error}",
+            where=str(output_root),
+            hint="Set output_root to a folder that can be written",
+        ) from error
     with _locked(path):
         known = _read(path)
         grown = known

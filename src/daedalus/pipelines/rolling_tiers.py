@@ -31,6 +31,20 @@ class TimeUnit:
     of_spine: int
 
 
+def in_own_ticks(specs: tuple[AggregationSpec, ...], own: int) -> tuple[AggregationSpec, ...]:
+    """The specs with windows and delays of whole ticks of the spine's own time column, `own` per second."""
+    return tuple(
+        dataclasses.replace(
+            spec,
+            window_days=None
+            if spec.window_days is None
+            else round(spec.window_days * SECONDS_PER_DAY * own) / own / SECONDS_PER_DAY,
+            delay_seconds=round(spec.delay_seconds * own) / own,
+        )
+        for spec in specs
+    )
+
+
 def relation_specs(specs: tuple[AggregationSpec, ...], unit: TimeUnit) -> tuple[AggregationSpec, ...]:
     """The specs as they read `__t`.
 
@@ -38,19 +52,14 @@ def relation_specs(specs: tuple[AggregationSpec, ...], unit: TimeUnit) -> tuple[
     ticks of `__t`, so that a millisecond column keeps its millisecond windows.
     """
     name = {1_000_000: "us", 1_000_000_000: "ns"}[unit.of_ticks]
-    own = unit.of_spine
     return tuple(
         dataclasses.replace(
             spec,
             timestamp_column=TICK,
             history_timestamp_column=TICK if spec.history_view else None,
             timestamp_unit=name,
-            window_days=None
-            if spec.window_days is None
-            else round(spec.window_days * SECONDS_PER_DAY * own) / own / SECONDS_PER_DAY,
-            delay_seconds=round(spec.delay_seconds * own) / own,
         )
-        for spec in specs
+        for spec in in_own_ticks(specs, unit.of_spine)
     )
 
 

@@ -54,8 +54,12 @@ class RunSources:
         return self._sources[view_name]
 
     def ids_source(self, path: str) -> Source:
-        """A Parquet relation that a setting names."""
-        return ParquetSource(self._config.project_path(path), where="embedding_coverage_filter.id_relation")
+        """A Parquet relation that a setting names; snapshotted when first asked for."""
+        key = f"ids:{path}"
+        if key not in self._sources:
+            where = "embedding_coverage_filter.id_relation"
+            self._sources[key] = ParquetSource(self._config.project_path(path), where=where)
+        return self._sources[key]
 
     def _open(self, view: FeatureViewDef) -> Source:
         where = f"view {view.name} ({view.file}), source"
@@ -84,7 +88,14 @@ class RunSources:
 
     def identity(self, view_name: str, time_range: Any) -> list[Any]:
         """Plain data that changes when the view's rows of the range may have changed."""
-        return self.source(view_name).snapshot().identity(time_range)
+        snapshot = self.source(view_name).snapshot()
+        view = self._catalog.view(view_name)
+        optional = (field.name for field in view.fields if field.optional)
+        absent = sorted(
+            name for name in optional if source_name_of(view, name).lower() not in snapshot.columns
+        )
+        # A column that begins in a later file changes earlier days, too: from its default to NULL.
+        return [*snapshot.identity(time_range), *([["its columns", absent]] if absent else [])]
 
     def run_identity(self, source_ref: str) -> list[Any]:
         """The same for a relation of the run: a store's version, or the files of an id relation."""

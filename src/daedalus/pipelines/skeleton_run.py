@@ -17,6 +17,7 @@ from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import Scan, Sink
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.qid import number_sessions
+from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second
 from daedalus.pipelines.sessions import session_tables
 from daedalus.pipelines.training import run_skeleton_stage
@@ -89,6 +90,8 @@ class SkeletonRun:
         return sorted(found)
 
     def _days_with_events(self, wanted: list[dt.date]) -> set[dt.date]:
+        import duckdb
+
         first, last = _months(self._request.run_config.feed_start, self._request.run_config.feed_end)
         if wanted:
             first, last = wanted[0], wanted[-1]
@@ -100,10 +103,12 @@ class SkeletonRun:
             source.setup(connection)
             rows = ViewReader(view, source, connection, ticks).select_sql((), range_)
             per_day = 86_400 * ticks
-            # Floor division: days before 1970 are days, too.
-            found = connection.execute(
-                f"SELECT DISTINCT CAST(floor(__t / {per_day}) AS BIGINT) FROM ({rows})"
-            ).fetchall()
+            # Floor division in integers (a double is too coarse for nanoseconds); days before 1970 are days, too.
+            day = f"__t // {per_day} - CAST(__t % {per_day} < 0 AS BIGINT)"
+            try:
+                found = connection.execute(f"SELECT DISTINCT {day} FROM ({rows})").fetchall()
+            except duckdb.Error as error:
+                raise as_execution_error(error, self._spine.name) from error
         days = {dt.date(1970, 1, 1) + dt.timedelta(days=row[0]) for row in found}
         return days & set(wanted) if wanted else days
 

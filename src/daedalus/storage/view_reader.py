@@ -130,7 +130,7 @@ class ViewReader:
         tried = f"TRY_CAST({raw} AS {column.dtype})"
         fits = f"{tried} IS NOT NULL"
         if column.source_type != "VARCHAR" or column.dtype in _INTEGERS:
-            fits += f" AND CAST({tried} AS {column.source_type}) IS NOT DISTINCT FROM {raw}"
+            fits += f" AND TRY_CAST({tried} AS {column.source_type}) IS NOT DISTINCT FROM {raw}"
         message = (
             f"{ERROR_MARK}{self._place(column)}: a value of type {column.source_type} does not fit the declared "
             f"{self.view.field(column.name).dtype} without loss. Declare a wider dtype. The first such value: "

@@ -26,6 +26,10 @@ class TickRange:
 class Snapshot(Protocol):
     """What a source held when the run began."""
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The names of the columns that it has, in lower case."""
+
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
         """Plain data that changes when the rows of `time_range` may have changed."""
 

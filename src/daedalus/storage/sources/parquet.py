@@ -35,7 +35,7 @@ class ParquetFile:
 
     Attributes:
         footer_hash: changes with the content, for footers hold every column chunk's offsets and statistics.
-        columns: top-level column names.
+        types: (name, Arrow type) of the top-level columns.
         times: (column, smallest, largest) of timestamp columns, in microseconds since 1970.
         integers: (column, smallest, largest) of integer columns.
     """
@@ -45,9 +45,14 @@ class ParquetFile:
     modified_ns: int
     footer_hash: str
     rows: int
-    columns: tuple[str, ...]
+    types: tuple[tuple[str, str], ...]
     times: tuple[tuple[str, int, int], ...]
     integers: tuple[tuple[str, int, int], ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Top-level column names."""
+        return tuple(name for name, _ in self.types)
 
     def range_us(self, column: str, unit_us: float) -> tuple[int | None, int | None]:
         """Smallest and largest instant of a time column, finer units rounded down; None when unknown."""
@@ -67,6 +72,11 @@ class ParquetSnapshot:
     files: tuple[ParquetFile, ...]
     time_column: str
     unit_us: float
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The names of all files' columns, in lower case."""
+        return frozenset(name.lower() for file in self.files for name in file.columns)
 
     def pruned(self, time_range: TickRange | None) -> tuple[ParquetFile, ...]:
         """The files that may hold rows of the range."""
@@ -168,7 +178,7 @@ class ParquetSource:
 
     def relation_sql(self, time_range: TickRange | None = None) -> str:
         """`read_parquet` over the files that may hold rows of the range."""
-        files = self.snapshot().pruned(time_range) or self.snapshot().files[:1]
+        files = self._covering(self.snapshot().pruned(time_range) or self.snapshot().files[:1])
         paths = ", ".join(quote_literal(file.path) for file in files)
         # A Hive key is text until the view's declared dtype says otherwise: '007' must not become 7.
         hive = (
@@ -178,6 +188,19 @@ class ParquetSource:
         )
         return f"read_parquet([{paths}], union_by_name = true, {hive})"
 
+    def _covering(self, files: tuple[ParquetFile, ...]) -> list[ParquetFile]:
+        """The files, and of the others so many that every column and type of the source occurs.
+
+        A column may begin in a later file: without it the relation would have other columns from day to day.
+        """
+        chosen = list(files)
+        seen = {column for file in files for column in file.types}
+        for file in self.snapshot().files:
+            if not seen.issuperset(file.types):
+                seen.update(file.types)
+                chosen.append(file)
+        return chosen
+
     def _is_hive(self) -> bool:
         base = len(Path(self._path).parts) if Path(self._path).is_dir() else 0
         parts = Path(self.snapshot().files[0].path).parts[base:-1]
@@ -185,8 +208,17 @@ class ParquetSource:
 
     def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """Columns over all files, unified by name, Hive keys last."""
+        import duckdb
+
         everything = self.relation_sql()
-        rows = connection.execute(f"DESCRIBE SELECT * FROM {everything}").fetchall()
+        try:
+            rows = connection.execute(f"DESCRIBE SELECT * FROM {everything}").fetchall()
+        except duckdb.Error as error:
+            raise SourceError(
+                f"{self._path} cannot be read: {str(error).splitlines()[0]}",
+                where=self._where,
+                hint="A file is corrupt, or its columns have types that do not go together",
+            ) from error
         return {row[0]: row[1] for row in rows}
 
 
@@ -210,7 +242,7 @@ def _read_footer(path: str, size: int, modified_ns: int) -> ParquetFile:
         footer = file.read(length + _TAIL_BYTES)
     try:
         metadata = pq.read_metadata(path)
-        columns = tuple(metadata.schema.to_arrow_schema().names)
+        types = tuple((field.name, str(field.type)) for field in metadata.schema.to_arrow_schema())
     except ArrowException as error:
         raise ValueError(str(error)) from error
     return ParquetFile(
@@ -219,7 +251,7 @@ def _read_footer(path: str, size: int, modified_ns: int) -> ParquetFile:
         modified_ns=modified_ns,
         footer_hash=xxhash.xxh3_128(footer).hexdigest(),
         rows=metadata.num_rows,
-        columns=columns,
+        types=types,
         times=_bounds(metadata, _as_us),
         integers=_bounds(metadata, _as_int),
     )
