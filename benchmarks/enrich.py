@@ -2,11 +2,13 @@
 
     python benchmarks/enrich.py --rows 100000 1000000 --dimensions 256 1152 [--ray]
 
-A day of rows with one looked-up and one average-pooled column (newest 32 of a Zipf-popular 200k ids, float16),
-beside four more id lists. The floor takes the finished day from disk, batch by batch, and times only what goes
-into the Parquet writer with the stage's own options (`write`), and with pyarrow's defaults and zstd (`plain`).
-Enrichment is timed from the call to the committed day: reading, lookups, pooling, hashing, writing, flushing.
-Every measurement is a process of its own; `peak` is its largest resident size.
+A day of rows with one looked-up and one average-pooled column (up to 32 of 200k ids, the k-th most popular of
+them with weight 1/(k + 10), one in eleven unknown) beside four more id lists. The floor takes the finished day
+from disk, batch by batch, and counts only what goes into the Parquet writer with the stage's own options
+(`write`), and with pyarrow's defaults and zstd (`plain`). Enrichment is counted from the call to the committed
+day: reading, lookups, pooling, hashing, writing, flushing. Every measurement is a process of its own, with an
+unmeasured run over a thousand rows first (imports, compiled code); `peak` is its largest resident size, `cpu`
+the seconds of all its threads.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import datetime as dt
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -66,6 +69,12 @@ def make_store(folder: Path, dimension: int, ids: int) -> float:
 def make_skeleton(root: Path, rows: int, ids: int) -> None:
     """A day of `rows` rows, 65 536 to a row group, as the skeleton stage writes it."""
     rng = np.random.default_rng(1)
+    weights = np.cumsum(1 / (np.arange(ids * 11 // 10) + 10.0))
+    shuffled = rng.permutation(len(weights))
+
+    def popular(count: int) -> np.ndarray:
+        return shuffled[np.searchsorted(weights, rng.random(count) * weights[-1])]
+
     days = DayStore(root)
     with days.locked(DAY):
         folder = days.begin(DAY)
@@ -74,15 +83,15 @@ def make_skeleton(root: Path, rows: int, ids: int) -> None:
             count = min(65_536, rows - start)
             columns = {
                 "user_id": pa.array(rng.integers(0, 25_000, count)),
-                "artwork_id": pa.array((rng.zipf(1.2, count) - 1) % ids),
+                "artwork_id": pa.array(popular(count)),
                 "event_timestamp": pa.array(np.arange(start, start + count) * 80_000, pa.timestamp("us")),
                 "image_embedding": pa.nulls(count, pa.list_(pa.float16())),
                 "like_avg": pa.nulls(count, pa.list_(pa.float16())),
             }
             for name in LISTS:
                 offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 33, count))]).astype(np.int32)
-                items = (rng.zipf(1.2, offsets[-1]) - 1) % (ids * 11 // 10)
-                columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(items))
+                items = pa.array(popular(offsets[-1]))
+                columns[name] = pa.ListArray.from_arrays(pa.array(offsets), items)
             table = pa.table(columns)
             writer = writer or pq.ParquetWriter(folder / "part-0-0.parquet", table.schema, compression="zstd")
             writer.write_table(table, row_group_size=65_536)
@@ -119,7 +128,7 @@ def enrich(folder: Path, rows: int, dimension: int, runtime: str) -> dict[str, A
         )
     ]
     output = DayStore(folder / f"{runtime}_{rows}_{dimension}")
-    started = time.perf_counter()
+    clock = Clock()
     run_enrich_stage(
         skeleton=DayStore(folder / f"skeleton_{rows}"),
         output=output,
@@ -129,35 +138,47 @@ def enrich(folder: Path, rows: int, dimension: int, runtime: str) -> dict[str, A
         runtime=runtime,
         notify=lambda line: print(line, file=sys.stderr),
     )
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "bytes": sum(size for _, size in output.manifest(DAY).files)}
+    return clock.stop() | {"bytes": sum(size for _, size in output.manifest(DAY).files)}
 
 
 def write_again(folder: Path, rows: int, dimension: int, plain: bool) -> dict[str, Any]:
     """Seconds in the Parquet writer for the finished day; reading it is not counted, flushing is."""
     days = DayStore(folder / f"in_process_{rows}_{dimension}")
     target = folder / "again.parquet"
-    seconds = 0.0
+    spent = {"seconds": 0.0, "cpu": 0.0}
     for name, _ in days.manifest(DAY).files:
         file = pq.ParquetFile(days.path(DAY) / name, pre_buffer=False)
         schema = file.schema_arrow
         options = {"compression": "zstd"} if plain else writer_options(schema, FILLED)
-        started = time.perf_counter()
         writer = pq.ParquetWriter(target, schema, **options)
-        seconds += time.perf_counter() - started
         for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
             table = pa.Table.from_batches([batch], schema)
-            started = time.perf_counter()
+            clock = Clock()
             writer.write_table(table, row_group_size=BATCH_ROWS)
-            seconds += time.perf_counter() - started
-        started = time.perf_counter()
+            spent = add(spent, clock.stop())
+        clock = Clock()
         writer.close()
         descriptor = os.open(target, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-        seconds += time.perf_counter() - started
+        spent = add(spent, clock.stop())
         target.unlink()
-    return {"seconds": seconds}
+    return spent
+
+
+class Clock:
+    """Wall and processor seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    def stop(self) -> dict[str, Any]:
+        seconds, cpu = self._started
+        return {"seconds": time.perf_counter() - seconds, "cpu": time.process_time() - cpu}
+
+
+def add(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {name: one[name] + other[name] for name in one}
 
 
 def apart(arguments: list[str]) -> dict[str, Any]:
@@ -178,13 +199,15 @@ def main() -> None:
     if options.step:
         step, folder, rows, dimension = options.step
         job = (Path(folder), int(rows), int(dimension))
+        if step == "in_process":
+            enrich(job[0], 1_000, job[2], step)
         result = write_again(*job, step == "plain") if step in ("write", "plain") else enrich(*job, step)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(result | {"peak_mb": round(peak)}))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for rows in options.rows:
+        for rows in {1_000, *options.rows}:
             make_skeleton(folder / f"skeleton_{rows}", rows, options.ids)
         for dimension in options.dimensions:
             built = make_store(folder, dimension, options.ids)
@@ -199,21 +222,28 @@ def measure(folder: Path, rows: int, dimension: int, *, ray: bool) -> None:
         ["--step", "in_process", str(folder), str(min(rows, 100_000)), str(dimension)]
     )  # compiles the kernels
     for leftover in folder.glob("in_process_*"):
-        subprocess.run(["rm", "-r", str(leftover)], check=True)
+        shutil.rmtree(leftover)
     ours = apart(["--step", "in_process", *here])
-    floor = apart(["--step", "write", *here])
-    plain = apart(["--step", "plain", *here])
     print(
-        f"{rows:>8} rows x {dimension:>4}: enrich {ours['seconds']:6.1f} s, peak {ours['peak_mb']} MB, "
-        f"{ours['bytes'] / 1e6:.0f} MB | write {floor['seconds']:6.1f} s -> {ours['seconds'] / floor['seconds']:.2f}x"
-        f" | plain {plain['seconds']:6.1f} s -> {ours['seconds'] / plain['seconds']:.2f}x",
+        f"{rows:>8} rows x {dimension:>4}, {ours['bytes'] / 1e6:.0f} MB: {spent(ours)}, "
+        f"peak {ours['peak_mb']} MB",
         flush=True,
     )
+    for name, floor in (
+        ("write", apart(["--step", "write", *here])),
+        ("plain", apart(["--step", "plain", *here])),
+    ):
+        wall, cpu = (ours[kind] / floor[kind] for kind in ("seconds", "cpu"))
+        print(f"{name:>24}: {spent(floor)} -> {wall:.2f}x wall, {cpu:.2f}x cpu", flush=True)
     if ray:
         there = apart(["--step", "ray", *here])
-        print(f"{'':>22}ray, its session included: {there['seconds']:6.1f} s", flush=True)
+        print(f"{'ray':>24}: {there['seconds']:.1f} s with its session", flush=True)
     for leftover in [*folder.glob("in_process_*"), *folder.glob("ray_*")]:
-        subprocess.run(["rm", "-r", str(leftover)], check=True)
+        shutil.rmtree(leftover)
+
+
+def spent(one: dict[str, Any]) -> str:
+    return f"{one['seconds']:.1f} s, {one['cpu']:.1f} cpu"
 
 
 if __name__ == "__main__":

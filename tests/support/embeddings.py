@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daedalus.storage.content_hash import ContentHash
 from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.operators import RayUdfTransform
+from daedalus.storage.content_hash import ContentHash
 from daedalus.storage.embedding_store import EmbeddingStoreDef, build_store
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +27,6 @@ from daedalus.pipelines.enrich_udfs import (
     register_udf,
     resolve_udf,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 USER = "tests.support.user_udfs"
 
@@ -177,3 +175,12 @@ def test_this_machine() -> None:
     here: Any = Machine.here()
     assert here.cpus >= 1
     assert here.memory_bytes > 100 << 20
+
+
+def test_the_udf_in_the_documentation_runs() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "enrich.md").read_text()
+    scope: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], scope)
+    vectors = vectors_of(range(3), 2, "float32")
+    answer = scope["first_embedding"](batch_of([[2, 0], [], [-1, 1]], vectors))
+    assert answer.to_pylist() == [vectors[2].tolist(), None, None]
