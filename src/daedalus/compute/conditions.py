@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Session:
         # DuckDB takes a registered Arrow table for one row and would plan every ASOF join as nested loops.
         self._config: dict[str, Any] = {"asof_loop_join_threshold": "0", **(config or {})}
         self._connection: duckdb.DuckDBPyConnection | None = None
+        #: Held while the connection is in use: specs are computed on several threads.
+        self.lock = threading.RLock()
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -84,20 +87,21 @@ def condition_mask(
     table = pa.table({**columns, _ROW: rows})
     predicate = fragment.render("hist", names)
     source = f"FROM {quote_ident(_TABLE)} AS hist"
-    connection = session.connection
-    connection.register(_TABLE, table)
-    try:
-        _require_boolean(connection, spec, f"DESCRIBE SELECT {predicate} {source}")
-        query = f"SELECT {quote_ident(_ROW)} {source} WHERE {predicate}"
-        passing = connection.execute(query).to_arrow_table().column(0)
-    except duckdb.Error as exc:
-        raise ExecutionError(
-            f"the condition fails on a row of the history: {_first_line(exc)}",
-            where=f"{spec.where}: {spec.condition}",
-            hint="Guard it, with TRY_CAST for one",
-        ) from exc
-    finally:
-        connection.unregister(_TABLE)
+    with session.lock:
+        connection = session.connection
+        connection.register(_TABLE, table)
+        try:
+            _require_boolean(connection, spec, f"DESCRIBE SELECT {predicate} {source}")
+            query = f"SELECT {quote_ident(_ROW)} {source} WHERE {predicate}"
+            passing = connection.execute(query).to_arrow_table().column(0)
+        except duckdb.Error as exc:
+            raise ExecutionError(
+                f"the condition fails on a row of the history: {_first_line(exc)}",
+                where=f"{spec.where}: {spec.condition}",
+                hint="Guard it, with TRY_CAST for one",
+            ) from exc
+        finally:
+            connection.unregister(_TABLE)
     mask = np.zeros(history.num_rows, np.bool_)
     mask[passing.to_numpy()] = True
     return mask

@@ -39,7 +39,7 @@ class KernelFinder:
 
 
 class DuckDBFinder:
-    """Sorting and as-of joins in SQL over registered integer columns."""
+    """Sorting in SQL, over registered integer columns."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -48,44 +48,41 @@ class DuckDBFinder:
         """The valid rows by (group, time, row)."""
         del groups
         rows = np.flatnonzero(points.valid).astype(np.int32)
-        table = _table(g=points.group[rows], t=points.time[rows], n=rows)
-        return self._run("SELECT n FROM daedalus_points ORDER BY g, t, n", daedalus_points=table)
+        return self._sorted(g=points.group[rows], t=points.time[rows], kind=np.zeros_like(rows), n=rows)
 
     def positions(self, layout: Layout, bound: NDArray[np.int64], *, inclusive: bool) -> NDArray[np.int32]:
-        """Where each row's bound falls in its group: behind the newest row that lies before the bound."""
-        rows = np.flatnonzero(layout.spine.valid).astype(np.int32)
-        places = np.arange(len(layout.order), dtype=np.int32)
-        group = np.repeat(np.arange(len(layout.start) - 1, dtype=np.int32), np.diff(layout.start))
-        before = ">=" if inclusive else ">"
-        # An as-of join may match any of equal times, so each (group, time) is made unique first.
-        query = f"""
-            WITH ends AS (SELECT g, t, max(p) + 1 AS p FROM daedalus_past GROUP BY g, t)
-            SELECT asked.n, ends.p
-            FROM daedalus_asked AS asked
-            ASOF JOIN ends ON asked.g = ends.g AND asked.t {before} ends.t
+        """Where each row's bound falls: history and bounds sorted together, history rows counted on the way.
+
+        Not an ASOF join: over registered Arrow tables, whose size DuckDB does not know, it can choose a
+        nested loop, which is quadratic.
         """
-        found = self._table(
-            query,
-            daedalus_past=_table(g=group, t=layout.time, p=places),
-            daedalus_asked=_table(g=layout.spine.group[rows], t=bound[rows], n=rows),
+        asked = layout.spine_order
+        size = len(layout.order)
+        group = np.repeat(np.arange(len(layout.start) - 1, dtype=np.int32), np.diff(layout.start))
+        kind = np.concatenate([np.full(size, 1, np.int32), np.full(len(asked), 2 * inclusive, np.int32)])
+        found = self._sorted(
+            g=np.concatenate([group, layout.spine.group[asked]]),
+            t=np.concatenate([layout.time, bound[asked]]),
+            kind=kind,
+            n=np.concatenate([np.full(size, -1, np.int32), asked]),
         )
-        out = layout.start[np.maximum(layout.spine.group, 0)].astype(np.int32)
-        out[found.column(0).to_numpy()] = found.column(1).to_numpy()
+        is_past = found < 0
+        before = np.cumsum(is_past, dtype=np.int32)
+        out = np.zeros(len(bound), np.int32)
+        out[found[~is_past]] = before[~is_past]
         return out
 
-    def _run(self, query: str, **tables: pa.Table) -> NDArray[np.int32]:
-        found: NDArray[np.int32] = self._table(query, **tables).column(0).to_numpy()
-        return found.astype(np.int32, copy=False)
-
-    def _table(self, query: str, **tables: pa.Table) -> pa.Table:
-        connection = self._session.connection
-        for name, table in tables.items():
-            connection.register(name, table)
-        try:
-            return connection.execute(query).to_arrow_table()
-        finally:
-            for name in tables:
-                connection.unregister(name)
+    def _sorted(self, **arrays: NDArray[Any]) -> NDArray[np.int32]:
+        """Column `n` in the order of (g, t, kind, n)."""
+        query = "SELECT n FROM daedalus_points ORDER BY g, t, kind, n"
+        with self._session.lock:
+            connection = self._session.connection
+            connection.register("daedalus_points", pa.table({key: pa.array(arrays[key]) for key in arrays}))
+            try:
+                found: NDArray[np.int32] = connection.execute(query).to_arrow_table()["n"].to_numpy()
+            finally:
+                connection.unregister("daedalus_points")
+        return found
 
 
 class PolarsFinder:
@@ -107,12 +104,14 @@ class PolarsFinder:
 
         rows = layout.spine_order
         group = np.repeat(np.arange(len(layout.start) - 1, dtype=np.int32), np.diff(layout.start))
-        places = np.arange(len(layout.order), dtype=np.int32)
-        past = pl.DataFrame({"g": group, "t": layout.time, "p": places + 1})
-        ends = past.unique(["g", "t"], keep="last", maintain_order=True)
+        # The join may match any of equal times: the last row of each instant stands for it.
+        last = np.ones(len(group), np.bool_)
+        last[:-1] = (group[1:] != group[:-1]) | (layout.time[1:] != layout.time[:-1])
+        ends = np.flatnonzero(last).astype(np.int32)
+        past = pl.DataFrame({"g": group[ends], "t": layout.time[ends], "p": ends + np.int32(1)})
         asked = pl.DataFrame({"g": layout.spine.group[rows], "t": bound[rows], "n": rows})
         found = asked.set_sorted("g").join_asof(
-            ends,
+            past.set_sorted("g"),
             on="t",
             by="g",
             strategy="backward",
@@ -123,7 +122,3 @@ class PolarsFinder:
         out = layout.start[np.maximum(layout.spine.group, 0)].astype(np.int32)
         out[found["n"].to_numpy()[matched]] = found["p"].drop_nulls().to_numpy()
         return out
-
-
-def _table(**arrays: NDArray[Any]) -> pa.Table:
-    return pa.table({name: pa.array(values) for name, values in arrays.items()})

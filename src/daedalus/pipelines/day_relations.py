@@ -19,8 +19,10 @@ from daedalus.pipelines.operators import (
     Keep,
     PointInTimeJoin,
     Project,
+    RayUdfTransform,
     RollingAggregate,
     Scan,
+    Sink,
 )
 from daedalus.pipelines.qid import qid_map_sql
 from daedalus.pipelines.relation_graph import RelationGraph
@@ -42,11 +44,12 @@ def kept_relations(pipeline: OperatorPipeline) -> set[str]:
 
     Everything else composes into the statement of whatever reads it.
     """
-    readers = Counter(name for operator in pipeline for name in operator.inputs)
+    # Enrichment and sink read the finished rows as a stream, after all relations.
+    of_day = [operator for operator in pipeline if not isinstance(operator, RayUdfTransform | Sink)]
+    readers = Counter(name for operator in of_day for name in operator.inputs)
     kept = {name for name, count in readers.items() if count > 1}
-    for operator in pipeline:
-        aggregates = bool(getattr(operator, "specs", ()))
-        if aggregates or operator.engine is not Engine.SQL:
+    for operator in of_day:
+        if getattr(operator, "specs", ()) or operator.engine is not Engine.SQL:
             kept |= set(operator.inputs)
         if isinstance(operator, Scan) and operator.source_ref.startswith("store:"):
             kept.add(operator.output)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.day_relations import DayRelations
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
 
-CHUNK_ROWS = 262_144
+CHUNK_ROWS = 131_072
 
 
 def output_operator(pipeline: OperatorPipeline) -> AnyOperator:

@@ -1,11 +1,14 @@
 """A day as ordered Parquet shards, written as a stream.
 
 Row groups and shards depend on the data alone: rows are regrouped to fixed sizes whatever batches they arrive
-in. The content hash is taken from the same batches, so it costs no second read.
+in. Shards are encoded side by side. The content hash is taken from the same batches, in order, so it costs no
+second read.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROW_GROUP_ROWS = 65_536
-SHARD_ROWS = 16 * ROW_GROUP_ROWS
+SHARD_ROWS = 2 * ROW_GROUP_ROWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +45,22 @@ class ParquetSink:
         folder: an existing, empty folder; the caller moves it to its final name.
         schema: of every batch.
         unhashed: columns left out of the content hash (operational ids).
+        threads: shards encoded at a time; as many more wait in memory at most.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, unhashed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, schema: pa.Schema, unhashed: Sequence[str] = (), *, threads: int = 2
+    ) -> None:
         self._folder = folder
         self._schema = schema
         self._hash = ContentHash(schema, unhashed)
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
-        self._writer: pq.ParquetWriter | None = None
         self._files: list[Path] = []
-        self._rows_in_shard = 0
         self._rows = 0
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(max_workers=threads)
+        self._writing: deque[Future[None]] = deque()
 
     def write(self, table: pa.Table) -> None:
         """Append rows."""
@@ -61,46 +68,39 @@ class ParquetSink:
             self._hash.update(batch)
             self._waiting.append(batch)
             self._waiting_rows += batch.num_rows
-            while self._waiting_rows >= ROW_GROUP_ROWS:
-                self._flush(ROW_GROUP_ROWS)
+        while self._waiting_rows >= SHARD_ROWS:
+            self._submit(SHARD_ROWS)
 
     def close(self) -> SinkResult:
-        """Write what waits and finish the last file; a day without rows is one file without rows."""
+        """Write what waits and finish every file; a day without rows is one file without rows."""
         if self._waiting_rows or not self._files:
-            self._flush(self._waiting_rows)
-        self._finish_shard()
+            self._submit(self._waiting_rows)
+        while self._writing:
+            self._writing.popleft().result()
+        self._pool.shutdown()
         files = tuple((path.name, path.stat().st_size) for path in self._files)
         return SinkResult(files=files, row_count=self._rows, content_hash=self._hash.hexdigest())
 
     def abort(self) -> None:
-        """Close the open file; the caller removes the folder."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Stop writing; the caller removes the folder."""
+        self._pool.shutdown(cancel_futures=True)
 
-    def _flush(self, rows: int) -> None:
-        """Write the next `rows` waiting rows as one row group."""
+    def _submit(self, rows: int) -> None:
+        """Hand the next `rows` waiting rows, one shard, to a thread; wait while too many are under way."""
         table = pa.Table.from_batches(self._waiting, self._schema)
-        group = table.slice(0, rows).combine_chunks()
-        rest = table.slice(rows)
+        shard, rest = table.slice(0, rows), table.slice(rows)
         self._waiting = rest.to_batches()
         self._waiting_rows = rest.num_rows
-        if self._writer is None:
-            self._open_shard()
-        if self._writer is not None:
-            self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-        self._rows += group.num_rows
-        self._rows_in_shard += group.num_rows
-        if self._rows_in_shard >= SHARD_ROWS:
-            self._finish_shard()
-
-    def _open_shard(self) -> None:
+        self._rows += rows
         path = self._folder / f"part-{len(self._files)}-0.parquet"
         self._files.append(path)
-        self._rows_in_shard = 0
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        while len(self._writing) >= self._threads:
+            self._writing.popleft().result()
+        self._writing.append(self._pool.submit(_write_shard, path, shard))
 
-    def _finish_shard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+
+def _write_shard(path: Path, shard: pa.Table) -> None:
+    with pq.ParquetWriter(path, shard.schema, compression="zstd") as writer:
+        for start in range(0, max(shard.num_rows, 1), ROW_GROUP_ROWS):
+            group = shard.slice(start, ROW_GROUP_ROWS).combine_chunks()
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
