@@ -87,7 +87,7 @@ def make_spine(rows: int, shape: str) -> pa.Table:
     rng = np.random.default_rng(7)
     users = max(2, rows // 40)
     if shape == "zipf":
-        weight = 1 / np.arange(1, users + 1) ** 0.7
+        weight = 1 / np.arange(1, users + 1) ** 0.83
         user = rng.choice(users, rows, p=weight / weight.sum())
     else:
         user = rng.integers(0, users, rows)
