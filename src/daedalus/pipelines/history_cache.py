@@ -7,10 +7,12 @@ target day computes one new file and reads the others. The cache is disposable: 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import json
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 CACHE_FOLDER = ".cache"
 #: Rows of one day at most; `__row` is the day's number times this, plus the position in the day.
 ROWS_PER_DAY = 1 << 40
+_KEPT_SECONDS = 86_400
 _ONE_DAY = dt.timedelta(days=1)
 
 
@@ -146,7 +149,10 @@ class HistoryCache:
         days = self.event_days(day)
         for run in _runs([one for one in days if not self.path(one).exists()]):
             self._make(run)
-        return [self.path(one) for one in days]
+        paths = [self.path(one) for one in days]
+        for path in paths:
+            path.touch()
+        return paths
 
     def path(self, day: dt.date) -> Path:
         """Where one event day's rows are kept, named after what they are made from."""
@@ -155,11 +161,12 @@ class HistoryCache:
         return self._folder / f"history-{day.isoformat()}-{self._identities[day]}.parquet"
 
     def sweep(self, used: Iterable[dt.date]) -> None:
-        """Remove files of this service that none of the target days `used` reads."""
+        """Remove files that no target day of `used` reads and no other run has read for a day."""
         wanted = {self.path(one).name for day in used for one in self.event_days(day)}
         for path in self._folder.glob("history-*.parquet"):
-            if path.name not in wanted:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if path.name not in wanted and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                    path.unlink()
 
     def _identity(self, day: dt.date) -> str:
         context, sources = self._context, {}
@@ -199,6 +206,8 @@ class HistoryCache:
             for operator in context.pipeline:
                 relations.add(operator)
             relations.graph.keep(self.chain.relation)
+            # Named after the sources as the run saw them: they must not have changed on the way here.
+            context.sources.verify_unchanged()
             for day in days:
                 self._write(day, relations)
 

@@ -14,6 +14,7 @@ from daedalus.errors import DefinitionError, ExecutionError
 from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
 from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.history_cache import HistoryCache, HistoryChain
 from daedalus.pipelines.operators import Scan, Sink
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.qid import number_sessions
@@ -148,6 +149,9 @@ class SkeletonRun:
                 reason=one.reason,
                 seconds=round(seconds, 3),
             )
+        chain = HistoryChain.of(self._pipeline)
+        if chain is not None and stale:
+            HistoryCache(self._context(days[0]), chain).sweep(days)
         return [results[day] for day in days]
 
     def fingerprint(self, day: dt.date) -> dict[str, Any]:
