@@ -151,7 +151,8 @@ class HistoryCache:
             self._make(run)
         paths = [self.path(one) for one in days]
         for path in paths:
-            path.touch()
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path)
         return paths
 
     def path(self, day: dt.date) -> Path:
@@ -230,6 +231,8 @@ class HistoryCache:
         if {row[0]: row[1] for row in written.fetchall()} != relations.graph.types(self.chain.relation):
             part.unlink()
             raise NotExactError
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         part.replace(final)
 
 
