@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -21,11 +21,13 @@ from daedalus.compute.workspace import Workspace
 from daedalus.errors import DefinitionError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from daedalus.compute.layout import Finder
 
 Spec = AggregationSpec | Mapping[str, Any]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Engine(StrEnum):
@@ -181,9 +183,7 @@ class Aggregation:
                 session=self._session,
                 row_number=row_number,
             )
-            # Searching and conditions use the one DuckDB session, so they come first, one after the other.
-            # What follows is compiled loops and Arrow, which let go of the interpreter's lock.
-            self._views = [View(spec, workspace) for spec in checked]
+            self._views = self._each(lambda spec: View(spec, workspace), checked)
         except BaseException:
             self._session.close()
             raise
@@ -202,13 +202,14 @@ class Aggregation:
         """One array per spec, for the spine rows from `start` up to `stop` (None is the end)."""
         stop = self._rows if stop is None else stop
 
-        def column(view: View) -> pa.Array:
-            return compute_rows(view, start, stop)
+        return self._each(lambda view: compute_rows(view, start, stop), self._views)
 
-        if min(self._threads, len(self._views)) < 2:
-            return [column(view) for view in self._views]
-        with ThreadPoolExecutor(min(self._threads, len(self._views))) as pool:
-            return list(pool.map(column, self._views))
+    def _each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """The work done on every item. Compiled loops and Arrow let go of the interpreter's lock."""
+        if min(self._threads, len(items)) < 2:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(min(self._threads, len(items))) as pool:
+            return list(pool.map(work, items))
 
 
 def _threads(config: Mapping[str, Any] | None) -> int:
