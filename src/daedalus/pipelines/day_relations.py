@@ -289,6 +289,9 @@ class DayRelations:
             unit = "ms"
             if isinstance(producer, Scan):
                 unit = self.context.catalog.view(producer.source_ref).source.timestamp_unit
+            if unit == "ns" and scale == 1_000_000:
+                # Rounded down: DuckDB's // rounds towards 1970.
+                return f"({column} // 1000 - CASE WHEN {column} % 1000 < 0 THEN 1 ELSE 0 END)"
             return f"({column} * {round(UNIT_US[unit] * scale / 1_000_000)})"
         if scale == 1_000_000_000:
             return f"epoch_ns(CAST({column} AS TIMESTAMP_NS))"
