@@ -83,8 +83,7 @@ def condition_mask(
     # Neutral names: DuckDB folds case, and two columns may differ in nothing else.
     names = {name: f"c{number}" for number, name in enumerate(fragment.columns)}
     columns = {names[name]: _readable(history[name]) for name in fragment.columns}
-    rows = pa.array(np.arange(history.num_rows, dtype=np.int32))
-    table = pa.table({**columns, _ROW: rows})
+    table = pa.table({**columns, _ROW: pa.array(np.arange(history.num_rows, dtype=np.int32))})
     predicate = fragment.render("hist", names)
     source = f"FROM {quote_ident(_TABLE)} AS hist"
     with session.lock:
@@ -92,8 +91,9 @@ def condition_mask(
         connection.register(_TABLE, table)
         try:
             _require_boolean(connection, spec, f"DESCRIBE SELECT {predicate} {source}")
-            query = f"SELECT {quote_ident(_ROW)} {source} WHERE {predicate}"
-            passing = connection.execute(query).to_arrow_table().column(0)
+            # A value, never a filter: DuckDB hands filters to Arrow, where NaN is larger than nothing.
+            query = f"SELECT {quote_ident(_ROW)}, coalesce({predicate}, false) {source}"
+            rows, passes = connection.execute(query).to_arrow_table().columns
         except duckdb.Error as exc:
             raise ExecutionError(
                 f"the condition fails on a row of the history: {_first_line(exc)}",
@@ -103,7 +103,7 @@ def condition_mask(
         finally:
             connection.unregister(_TABLE)
     mask = np.zeros(history.num_rows, np.bool_)
-    mask[passing.to_numpy()] = True
+    mask[rows.to_numpy()] = passes.to_numpy()
     return mask
 
 

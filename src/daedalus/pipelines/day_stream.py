@@ -46,6 +46,7 @@ from daedalus.pipelines.rolling_tiers import (
 )
 from daedalus.pipelines.schema import relation_columns
 from daedalus.sql.identifiers import quote_ident
+from daedalus.storage.view_reader import FLOATS, apart_from_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -258,7 +259,7 @@ class DayStream:
         first = operators[0].inputs[0]
         source = f"__chunk_of_{first}"
         self._graph.connection.register(source, chunk.drop_columns(list(held.columns)))
-        self._graph.define(first, f"SELECT * FROM {quote_ident(source)}", ())
+        self._graph.define(first, self._select_registered(source), ())
         for operator in held.operators:
             self._relations.add(operator)
         last = operators[-1].output
@@ -268,6 +269,12 @@ class DayStream:
             self._graph.statements.append((last, sql))
         self._graph.connection.unregister(source)
         return held.restore(result, chunk)
+
+    def _select_registered(self, source: str) -> str:
+        described = self._graph.connection.execute(f"DESCRIBE SELECT * FROM {quote_ident(source)}").fetchall()
+        floats = [quote_ident(row[0]) for row in described if row[1] in FLOATS]
+        replaced = ", ".join(f"{apart_from_source(name)} AS {name}" for name in floats)
+        return f"SELECT *{f' REPLACE ({replaced})' if replaced else ''} FROM {quote_ident(source)}"
 
     def _add_whole(self, operator: AnyOperator) -> None:
         """An Arrow operator beside the main chain: its whole relation at once, then a table."""

@@ -37,6 +37,16 @@ _INTEGERS = {
     "UBIGINT",
 }
 _NESTED = ("STRUCT", "MAP", "UNION")
+FLOATS = frozenset({"FLOAT", "DOUBLE"})
+
+
+def apart_from_source(value: str) -> str:
+    """The same float, which no source can filter by or foretell.
+
+    DuckDB takes the statistics of a Parquet file for the truth, and they know no NaN; a filter that it hands to an
+    Arrow table follows IEEE. To both, `NaN > 1` is false; here NaN is larger than every number.
+    """
+    return f"-(-({value}))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,8 @@ class ViewReader:
 
     def _value_sql(self, column: ViewColumn) -> str:
         raw = f"raw.{quote_ident(column.source_name)}"
+        if column.source_type in FLOATS:
+            raw = apart_from_source(raw)
         value = raw if column.source_type == column.dtype else self._cast_sql(column, raw)
         if not self.view.field(column.name).nullable:
             message = f"{ERROR_MARK}{self._place(column)} holds NULL, but is declared nullable: false"
