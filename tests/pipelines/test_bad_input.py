@@ -9,22 +9,13 @@ import pyarrow as pa
 import pytest
 
 from daedalus.errors import DaedalusError, DefinitionError, ExecutionError, SourceError
-from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, at, events, tiny, users
+from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, at, column, events, tiny, users
 from support.project import ENGINES, write_project
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FIRST, SECOND, LATE = DAYS
-
-
-def column(name: str, values: Any, kind: pa.DataType, day: str = FIRST) -> pa.Table:
-    """A day's events with one column replaced, or added."""
-    table = events(ROWS[day])
-    place = table.schema.get_field_index(name)
-    if place < 0:
-        return table.append_column(name, pa.array(values, kind))
-    return table.set_column(place, name, pa.array(values, kind))
 
 
 # ---------------------------------------------------------------------- values that do not fit

@@ -102,6 +102,15 @@ def events(rows: list[tuple[Any, ...]]) -> pa.Table:
     )
 
 
+def column(name: str, values: Any, kind: pa.DataType, day: str = DAYS[0]) -> pa.Table:
+    """A day's events with one column replaced, or added."""
+    table = events(ROWS[day])
+    place = table.schema.get_field_index(name)
+    if place < 0:
+        return table.append_column(name, pa.array(values, kind))
+    return table.set_column(place, name, pa.array(values, kind))
+
+
 def users(*rows: tuple[int, str, str]) -> pa.Table:
     """(user, updated, tier) rows as a table."""
     return pa.table(

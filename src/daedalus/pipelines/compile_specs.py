@@ -213,7 +213,7 @@ def _is_cumulative(spec: AggregationSpec) -> bool:
 def _reach(spec: AggregationSpec) -> float | None:
     if spec.window_days is None:
         return None
-    return spec.window_days * SECONDS_PER_DAY + spec.delay_seconds
+    return float(spec.window_days * SECONDS_PER_DAY + spec.delay_seconds)
 
 
 def without_history_view(spec: AggregationSpec) -> AggregationSpec:

@@ -107,14 +107,17 @@ class DayStream:
         """Run everything that comes before the stream."""
         done = {operator.output for operator in self._tail} | self._shared_history()
         for operator in self._context.pipeline:
-            if operator.output in done or isinstance(operator, Sink | RayUdfTransform):
-                continue
-            if _runs_in_sql(operator):
-                self._relations.add(operator)
-            else:
-                self._add_whole(operator)
+            if operator.output not in done and not isinstance(operator, Sink | RayUdfTransform):
+                self.add(operator)
         if self._tail:
             self._graph.keep(self._tail[0].inputs[0])
+
+    def add(self, operator: AnyOperator) -> None:
+        """Define an operator's relation; an Arrow operator runs over all rows of its input."""
+        if _runs_in_sql(operator):
+            self._relations.add(operator)
+        else:
+            self._add_whole(operator)
 
     def tables(self) -> Iterator[pa.Table]:
         """The finished rows in order, with their positions where they have any; at least one, maybe empty, table."""

@@ -145,6 +145,7 @@ def _check_sink(pipeline: OperatorPipeline, where: str) -> None:
         raise CompileError(
             f"a pipeline ends with one sink, this one has {len(sinks)}", where=where, hint="Put it last"
         )
+    _check_sessions(pipeline, sinks[0], where)
     seen_enrich = ""
     for operator in pipeline:
         if isinstance(operator, RayUdfTransform):
@@ -155,6 +156,26 @@ def _check_sink(pipeline: OperatorPipeline, where: str) -> None:
                 where=_place(where, operator),
                 hint="Enrichment reads finished rows: only the sink may follow it",
             )
+
+
+def _check_sessions(pipeline: OperatorPipeline, sink: AnyOperator, where: str) -> None:
+    """The relation whose sessions are numbered exists and has them."""
+    if not isinstance(sink, Sink) or not sink.session_column:
+        return
+    columns = relation_columns(pipeline)
+    if sink.sessions_from not in columns:
+        raise CompileError(
+            f"unknown relation {sink.sessions_from!r} in sessions_from",
+            where=_place(where, sink),
+            hint=did_you_mean(sink.sessions_from, columns),
+        )
+    names = columns[sink.sessions_from]
+    if sink.session_column not in names:
+        raise CompileError(
+            f"its input has no column {sink.session_column!r}",
+            where=_place(where, sink),
+            hint=did_you_mean(sink.session_column, names),
+        )
 
 
 def _check_filters_after_curation(pipeline: OperatorPipeline, where: str) -> None:
@@ -172,9 +193,7 @@ def _check_filters_after_curation(pipeline: OperatorPipeline, where: str) -> Non
         fragments = [*counts.values(), *([predicate] if predicate else [])]
         read = {name for fragment in fragments for name in fragment.columns} | set(filtering.group_by)
         for curating in _downstream(pipeline, filtering):
-            if not isinstance(curating, Project) or not curating.extend:
-                continue
-            rewritten = read & {column.name for column in curating.columns}
+            rewritten = read & _rewritten(curating)
             if rewritten:
                 name = sorted(rewritten)[0]
                 raise CompileError(
@@ -182,6 +201,16 @@ def _check_filters_after_curation(pipeline: OperatorPipeline, where: str) -> Non
                     where=_place(where, filtering),
                     hint=f"Put {curating.name!r} before this filter: curation precedes the content filter",
                 )
+
+
+def _rewritten(operator: AnyOperator) -> set[str]:
+    """The columns that an operator makes, or makes anew."""
+    match operator:
+        case Project(extend=True):
+            return {column.name for column in operator.columns}
+        case ArrowUdfTransform():
+            return {operator.column}
+    return set()
 
 
 def _downstream(pipeline: OperatorPipeline, start: AnyOperator) -> list[AnyOperator]:

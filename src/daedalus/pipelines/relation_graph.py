@@ -99,11 +99,20 @@ class RelationGraph:
         except duckdb.Error as error:
             raise as_execution_error(error, relation) from error
 
+    def fetch(self, sql: str, relation: str) -> pa.Table:
+        """A statement's rows; what goes wrong while they are read names the operator, too."""
+        import duckdb
+
+        try:
+            return self.connection.execute(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise as_execution_error(error, relation) from error
+
     def arrow(self, name: str, columns: Iterable[str], where: str = "", order: str = ROW) -> pa.Table:
         """Rows of a kept table, in order of `order`, as one Arrow table."""
         items = ", ".join(quote_ident(column) for column in columns)
         sql = f"SELECT {items} FROM {quote_ident(name)} {where} ORDER BY {quote_ident(order)}"
-        return self.execute(sql, name).to_arrow_table()
+        return self.fetch(sql, name)
 
 
 def as_execution_error(error: Exception, operator: str) -> DaedalusError:

@@ -6,9 +6,11 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from daedalus.pipelines.day_relations import DayRelations
+from daedalus.pipelines.day_stream import DayStream
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.history_cache import HistoryCache, HistoryChain, NotExactError, files_sql
 from daedalus.pipelines.operators import ROW, TICK, OperatorPipeline, Scan, Sink, TimeRange
+from daedalus.pipelines.relation_graph import RelationGraph
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
@@ -37,11 +39,12 @@ def session_tables(context: DayContext, days: Sequence[dt.date]) -> Iterator[pa.
         with duckdb_session(context.config.duckdb_settings()) as connection:
             rows = _rows(of_day, connection, sink.sessions_from)
             tick = of_day.tick
-            yield connection.execute(
+            yield RelationGraph(connection).fetch(
                 f"SELECT CAST({session} AS VARCHAR) AS session FROM ({rows}) WHERE {session} IS NOT NULL "
                 f"AND {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} "
-                f"GROUP BY {session} ORDER BY min({ROW})"
-            ).to_arrow_table()
+                f"GROUP BY {session} ORDER BY min({ROW})",
+                sink.sessions_from,
+            )
 
 
 def _rows(context: DayContext, connection: duckdb.DuckDBPyConnection, relation: str) -> str:
@@ -63,6 +66,7 @@ def _rows(context: DayContext, connection: duckdb.DuckDBPyConnection, relation: 
         service=context.pipeline.service, version=context.pipeline.version, operators=operators
     )
     relations = DayRelations(dataclasses.replace(context, pipeline=pipeline), connection)
+    stream = DayStream(dataclasses.replace(context, pipeline=pipeline), relations)
     for operator in operators:
-        relations.add(operator)
+        stream.add(operator)
     return relations.graph.sql(relation)

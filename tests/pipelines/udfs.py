@@ -1,0 +1,26 @@
+"""Functions that a pipeline names by their dotted path."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def hundreds(values: pa.Array) -> pa.Array:
+    """Each number, a hundred times."""
+    return pc.multiply(values, 100)
+
+
+def shout(values: pa.Array) -> pa.Array:
+    """Each text in capitals."""
+    return pc.utf8_upper(values)
+
+
+def too_few(values: pa.Array) -> pa.Array:
+    """One value less than there are rows."""
+    return values.slice(1)
+
+
+def fails(_values: pa.Array) -> pa.Array:
+    """Never returns."""
+    raise ZeroDivisionError("by nought")
