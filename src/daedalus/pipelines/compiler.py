@@ -257,7 +257,7 @@ class _Compilation:
                 columns=pairs,
                 timestamp_column=self.spine.timestamp_field,
                 created_column=view.source.created_field,
-                delay_seconds=view.delay_seconds,
+                delay_seconds=float(view.delay_seconds),
                 ttl_seconds=view.ttl_seconds,
             )
         ttl = view.ttl_seconds if view.timestamp_field else None
