@@ -166,6 +166,7 @@ class PlatformRegistry:
     ) -> CompiledService:
         """Compile a service to its operator DAG and write `<service>.generated.yaml`."""
         from daedalus.pipelines.compiler import build_compile_request, compile_service_to_pipeline
+        from daedalus.pipelines.notices import pipeline_notices
         from daedalus.pipelines.pipeline_files import pipeline_to_yaml, write_generated
 
         config = self.config(options)
@@ -182,7 +183,7 @@ class PlatformRegistry:
             yaml=pipeline_to_yaml(pipeline),
             path=path,
             edited=edited if edited.is_file() else None,
-            notices=config.notices,
+            notices=(*config.notices, *pipeline_notices(pipeline, self._catalog(config), config)),
         )
 
     def pipeline(self, service: str, config: TrainingRunConfig) -> OperatorPipeline:

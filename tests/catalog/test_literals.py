@@ -1,6 +1,6 @@
 """Which YAML literals are values of which dtypes."""
 
-# ruff: noqa: E501 - a table
+
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.embedding_ids import store_definition
 from daedalus.pipelines.enrich_runtime import RayEnvelope
-from daedalus.pipelines.operators import Keep, RayUdfTransform, Scan
+from daedalus.pipelines.notices import pipeline_notices
+from daedalus.pipelines.operators import RayUdfTransform
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun
@@ -131,7 +132,7 @@ def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
         )
     root = request.run_config.output_path / request.pipeline.service
     skeleton, enriched = DayStore(root / "skeleton"), DayStore(root / "enriched")
-    notices = [*request.run_config.notices, *_notices(request, catalog)]
+    notices = [*request.run_config.notices, *pipeline_notices(request.pipeline, catalog, request.run_config)]
     days: list[DayResult] = []
     target_days: list[dt.date] = list(request.target_dates)
     if request.stages != "enrich":
@@ -154,21 +155,6 @@ def _project_catalog(config: TrainingRunConfig) -> FeatureCatalog:
         constants=dict(config.constants),
         rolling={spec.name: "" for spec in config.aggregation_specs},
     )
-
-
-def _notices(request: ExecutionRequest, catalog: FeatureCatalog) -> list[str]:
-    """Latest joins that can see the future, and filters that are off."""
-    scans = [op for op in request.pipeline if isinstance(op, Scan)]
-    newest = [scan.source_ref for scan in scans if scan.keep is Keep.NEWEST]
-    notices = [
-        f"view {name} is joined as `latest`, which can see the future; `join: asof` cannot"
-        for name in newest
-        if catalog.view(name).timestamp_field
-    ]
-    coverage = request.run_config.embedding_coverage_filter
-    if coverage.enabled and not any(scan.source_ref.startswith(("store:", "ids:")) for scan in scans):
-        notices.append("embedding_coverage_filter is off: no embedding store is configured")
-    return list(dict.fromkeys(notices))
 
 
 def _enrich(
