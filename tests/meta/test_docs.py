@@ -35,6 +35,13 @@ _BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTA
 _COMMAND_LANGUAGES = {"bash", "sh", "console"}
 
 
+@pytest.fixture(autouse=True)
+def nobodys_machine(tmp_path, monkeypatch):
+    """Neither the operator's file nor the terminal's width decides."""
+    monkeypatch.setenv("DAEDALUS_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def blocks(page: str, *languages: str) -> list[str]:
     """The fenced blocks of these languages, unindented."""
     found = _BLOCK.findall(PAGES[page].read_text(encoding="utf-8"))
