@@ -124,6 +124,8 @@ def run_on_ray(plan: EnrichPlan, tasks: Sequence[ShardTask], workers: int) -> Ge
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
+        # Importing ray.data configures it, so it is quietened after that.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
@@ -136,15 +138,20 @@ def run_on_ray(plan: EnrichPlan, tasks: Sequence[ShardTask], workers: int) -> Ge
             num_cpus=1,
         )
         batches = iter(dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0))
-    while True:
-        with _quiet(), _ray_errors():
-            batch = next(batches, None)
-        if batch is None:
-            return
-        outcome = pickle.loads(batch.column("outcome")[0].as_py())  # noqa: S301 - see the import
-        if isinstance(outcome, DaedalusError):
-            raise outcome
-        yield outcome
+    try:
+        while True:
+            with _quiet(), _ray_errors():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            outcome = pickle.loads(batch.column("outcome")[0].as_py())  # noqa: S301 - see the import
+            if isinstance(outcome, DaedalusError):
+                raise outcome
+            yield outcome
+    finally:
+        # Left to the garbage collector it would end after the session, and start another to say so.
+        with _quiet():
+            batches.close()
 
 
 class _Actor:
@@ -225,7 +232,8 @@ def ensure_ray(envelope: RayEnvelope | None = None, notify: Callable[[str], None
                 "_temp_dir": folder,
             }
         try:
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
+            with _native_stderr_closed():
+                ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
         except (ConnectionError, OSError, RuntimeError, ValueError) as problem:
             raise ExecutionError(
                 f"Ray does not start: {problem}",
@@ -233,8 +241,7 @@ def ensure_ray(envelope: RayEnvelope | None = None, notify: Callable[[str], None
                 hint="Check --ray-address, or set enrich_runtime: in_process",
             ) from problem
         atexit.register(ray.shutdown)
-        for logger in ("ray", "ray.data"):
-            logging.getLogger(logger).setLevel(logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -269,6 +276,20 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Ray's C++ part greets on descriptor 2 whatever its log level; what matters it raises."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager
