@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daedalus.catalog.aggregation import AggregationSpec, Operation
+from daedalus.catalog.dtypes import to_duckdb
 from daedalus.catalog.model import SECONDS_PER_DAY
 from daedalus.compute.sql_tier import sql_refusal
 from daedalus.errors import DefinitionError, did_you_mean
 from daedalus.pipelines.operators import Engine
-from daedalus.sql.fragments import parse_fragment
+from daedalus.sql.fragments import parse_fragment, require_boolean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from daedalus.catalog.model import FeatureColumnRef, FeatureViewDef, Lookback
     from daedalus.pipelines.compile_columns import ContractColumns
     from daedalus.pipelines.compiler import CompileRequest
 
+_FLOATS = frozenset({"FLOAT", "DOUBLE", "HALF_FLOAT"})
 _Group = tuple[str, Engine, tuple[AggregationSpec, ...]]
 
 
@@ -43,7 +45,7 @@ class SpecPlan:
         )
         problems = [problem for spec in plan.specs for problem in plan._problems(spec)]
         if problems:
-            raise DefinitionError.gather(problems)
+            raise DefinitionError.gather(list({str(problem): problem for problem in problems}.values()))
         return plan
 
     def _problems(self, spec: AggregationSpec) -> Iterable[DefinitionError]:
@@ -77,10 +79,20 @@ class SpecPlan:
             )
         if view is not None:
             yield from self._history_time_problems(spec, self.columns.catalog.view(view), where)
+        yield from _float_keys(spec.group_by, spine, where)
+        yield from _float_keys(keys, history, where)
         try:
-            self.columns.condition_columns(spec, history)
+            self._check_condition(spec, history, f"{where}, condition")
         except DefinitionError as error:
             yield error
+
+    def _check_condition(self, spec: AggregationSpec, history: Mapping[str, str], where: str) -> None:
+        """It reads columns of the history, and is boolean."""
+        columns = self.columns.condition_columns(spec, history)
+        types = {name: to_duckdb(history[name]) for name in columns if history[name]}
+        if spec.condition is not None and len(types) == len(columns):
+            fragment = parse_fragment(spec.condition, columns=history, where=where, qualifier="hist")
+            require_boolean(fragment, types, where)
 
     @staticmethod
     def _history_time_problems(
@@ -204,6 +216,16 @@ class SpecPlan:
         raise DefinitionError(
             f"unknown spine column {column!r}", hint=did_you_mean(column, self.columns.history_types(None))
         )
+
+
+def _float_keys(names: Iterable[str], types: Mapping[str, str], where: str) -> Iterable[DefinitionError]:
+    for name in dict.fromkeys(names):
+        if types.get(name) in _FLOATS:
+            yield DefinitionError(
+                f"group_by {name!r} is {types[name]}; floats do not identify anything",
+                where=where,
+                hint="Group by an integer or a text",
+            )
 
 
 def _is_cumulative(spec: AggregationSpec) -> bool:
