@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _EPOCH = dt.date(1970, 1, 1)
 DAY_US = 86_400_000_000
 _ROUNDING_US = 1_000_000
+#: Longer windows are no bound for a source: a century.
+_LONGEST_SECONDS = 36_525 * 86_400
 
 
 def day_start_us(day: dt.date) -> int:
@@ -66,6 +68,8 @@ def scan_range(scan: Scan, day: dt.date) -> TickRange | None:
         case TimeRange.ALL:
             return None
         case TimeRange.PAST:
+            return TickRange(high_us=start + DAY_US)
+        case TimeRange.WINDOW if scan.lookback_seconds > _LONGEST_SECONDS:
             return TickRange(high_us=start + DAY_US)
         case TimeRange.WINDOW:
             # A window that is no whole number of seconds is rounded to ticks, of a second at most: read a

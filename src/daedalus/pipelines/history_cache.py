@@ -48,6 +48,8 @@ CACHE_FOLDER = ".cache"
 #: Rows of one day at most; `__row` is the day's number times this, plus the position in the day.
 ROWS_PER_DAY = 1 << 40
 _KEPT_SECONDS = 86_400
+#: Longer windows read the source: a file per day would cost more than it saves.
+_LONGEST_SECONDS = 400 * 86_400
 _ONE_DAY = dt.timedelta(days=1)
 
 
@@ -77,7 +79,9 @@ class HistoryChain:
         operators = pipeline.upstream(relation)
         path = _main_path(pipeline, relation)
         windows = [op for op in operators if isinstance(op, Scan) and op.time_range is TimeRange.WINDOW]
-        if windows != path[:1] or not all(_is_row_wise(operator) for operator in path):
+        if windows != path[:1] or windows[0].lookback_seconds > _LONGEST_SECONDS:
+            return None
+        if not all(_is_row_wise(operator) for operator in path):
             return None
         same: list[str] = []
         for operator in reversed(path[:-1]):

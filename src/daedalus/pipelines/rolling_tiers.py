@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _HIST = re.compile(r"""\bhist\s*\.\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))""", re.IGNORECASE)
 
+#: More days than timestamps can be apart.
+_ENDLESS_DAYS = 1e9
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TimeUnit:
@@ -37,7 +40,7 @@ def in_own_ticks(specs: tuple[AggregationSpec, ...], own: int) -> tuple[Aggregat
         dataclasses.replace(
             spec,
             window_days=None
-            if spec.window_days is None
+            if spec.window_days is None or spec.window_days > _ENDLESS_DAYS
             else round(spec.window_days * SECONDS_PER_DAY * own) / own / SECONDS_PER_DAY,
             delay_seconds=round(spec.delay_seconds * own) / own,
         )
