@@ -272,7 +272,10 @@ def _bounds(metadata: Any, read: Callable[[Any], int | None]) -> tuple[tuple[str
             ):
                 continue  # only NULLs, which are in no range
             known = statistics is not None and statistics.has_min_max
-            low, high = (read(statistics.min), read(statistics.max)) if known else (None, None)
+            try:
+                low, high = (read(statistics.min), read(statistics.max)) if known else (None, None)
+            except OverflowError:  # a time that Python has no year for
+                low = high = None
             name = column.path_in_schema
             before = found.get(name, (low, high))
             if low is None or high is None or before is None or before[0] is None or before[1] is None:
