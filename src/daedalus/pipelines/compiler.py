@@ -196,21 +196,19 @@ class _Compilation:
         event = quote_ident(rules.event_column)
         views = ", ".join(quote_literal(value) for value in rules.view_events)
         likes = ", ".join(quote_literal(value) for value in rules.like_events)
+        counts = [("__rows", "true"), ("__views", f"{event} IN ({views})")]
         dropped = []
         if rules.drop_view_only:
             dropped.append("__views = __rows")
         if rules.drop_single_like:
+            counts.append(("__likes", f"{event} IN ({likes})"))
             dropped.append("(__likes = 1 AND __views = __rows - 1)")
         return self._add(
             Filter(
                 name="session_filter",
                 inputs=(rows,),
                 group_by=(rules.session_column,),
-                counts=(
-                    ("__rows", "true"),
-                    ("__views", f"{event} IN ({views})"),
-                    ("__likes", f"{event} IN ({likes})"),
-                ),
+                counts=tuple(counts),
                 predicate=f"{quote_ident(rules.session_column)} IS NULL OR NOT ({' OR '.join(dropped)})",
             )
         )
