@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.yaml_reader import Document, Steps
 
+#: Time and position of rows while they are computed.
+_OWN_NAMES = ("__t", "__row")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _UNSAFE_NAME = re.compile(r"[/\\:*?\"<>|]|\.\.|^[.~-]|^\s|[\s.]$")
 
@@ -124,6 +126,10 @@ class Section:
         """Whether the text can be a column's name; notes it when not."""
         if _CONTROL.search(name):
             self.problem(f"the column name {name!r} has control characters", *steps)
+            return False
+        if name.lower() in _OWN_NAMES:
+            hint = "Rename the column; a source's own is renamed by field_mapping."
+            self.problem(f"the column name {name!r} is reserved", *steps, hint=hint)
             return False
         return True
 
