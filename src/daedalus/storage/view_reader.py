@@ -37,6 +37,8 @@ _INTEGERS = {
     "UBIGINT",
 }
 _NESTED = ("STRUCT", "MAP", "UNION")
+#: Types that a text is rounded to, and what shows that it was.
+_FINER = {"DATE": "TIMESTAMP", "TIMESTAMP_S": "TIMESTAMP", "TIMESTAMP_MS": "TIMESTAMP", "DECIMAL": "DOUBLE"}
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
 
 
@@ -143,6 +145,8 @@ class ViewReader:
         fits = f"{tried} IS NOT NULL"
         if column.source_type != "VARCHAR" or column.dtype in _INTEGERS:
             fits += f" AND TRY_CAST({tried} AS {column.source_type}) IS NOT DISTINCT FROM {raw}"
+        elif finer := _FINER.get(column.dtype.partition("(")[0]):
+            fits += f" AND TRY_CAST({tried} AS {finer}) IS NOT DISTINCT FROM TRY_CAST({raw} AS {finer})"
         message = (
             f"{ERROR_MARK}{self._place(column)}: a value of type {column.source_type} does not fit the declared "
             f"{self.view.field(column.name).dtype} without loss. Declare a wider dtype. The first such value: "
