@@ -320,7 +320,7 @@ def _epoch(text: str, unit: str) -> int:
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-@pytest.mark.parametrize("dtype", [None, "BIGINT"])
+@pytest.mark.parametrize("dtype", [None, pytest.param("BIGINT", marks=pytest.mark.slow)])
 def test_integer_times_in_every_unit(tmp_path: Path, unit: str, dtype: str | None) -> None:
     expected = tiny(tmp_path / "plain").run("s")
     data = {
@@ -343,13 +343,13 @@ def test_integer_times_in_every_unit(tmp_path: Path, unit: str, dtype: str | Non
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [
-        (pa.timestamp("us", "UTC"), "TIMESTAMPTZ"),
         (pa.timestamp("us", "Asia/Tokyo"), "TIMESTAMPTZ"),
-        (pa.timestamp("us", "UTC"), None),
         (pa.timestamp("ns"), "TIMESTAMP_NS"),
-        (pa.timestamp("ns"), None),
-        (pa.timestamp("ms"), None),
-        (pa.timestamp("s"), None),
+        pytest.param(pa.timestamp("us", "UTC"), "TIMESTAMPTZ", marks=pytest.mark.slow),
+        pytest.param(pa.timestamp("us", "UTC"), None, marks=pytest.mark.slow),
+        pytest.param(pa.timestamp("ns"), None, marks=pytest.mark.slow),
+        pytest.param(pa.timestamp("ms"), None, marks=pytest.mark.slow),
+        pytest.param(pa.timestamp("s"), None, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -405,7 +405,9 @@ def test_only_an_event_a_nanosecond_before_midnight_makes_one_day(tmp_path: Path
     assert list(tiny(tmp_path, events_view={"fields": fields}, data=data).run("s").states) == [FIRST]
 
 
-@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize(
+    "unit", ["ns", *(pytest.param(one, marks=pytest.mark.slow) for one in ("s", "ms", "us"))]
+)
 def test_views_of_one_service_may_differ_in_unit(tmp_path: Path, unit: str) -> None:
     expected = tiny(tmp_path / "plain").run("s")
     profiles = pa.table(
@@ -456,8 +458,8 @@ def test_a_window_is_rounded_to_the_spine_s_own_ticks(tmp_path: Path, engine: st
 ODD = ['say "hi"', "it's", "with space", "naïve 名前", "select", "a;b--", "100%", "tab\tbed"]
 
 
-@pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("engine", ["duckdb", "kernel"])
+@pytest.mark.parametrize("odd", [ODD[0], *(pytest.param(one, marks=pytest.mark.slow) for one in ODD[1:])])
+@pytest.mark.parametrize("engine", ["duckdb", pytest.param("kernel", marks=pytest.mark.slow)])
 def test_source_columns_of_any_name(tmp_path: Path, odd: str, engine: str) -> None:
     renamed = {
         f"events/{day}.parquet": events(rows).rename_columns(
@@ -472,7 +474,12 @@ def test_source_columns_of_any_name(tmp_path: Path, odd: str, engine: str) -> No
     assert project.run("s").hashes == expected.hashes
 
 
-@pytest.mark.parametrize("odd", ["it's", "with space", "名前", "b[1]", "q?", "star*", "{x}", "50%"])
+FOLDERS = ["it's [1]", "with space", "名前", "b[1]", "q?", "star*", "{x}", "50%"]
+
+
+@pytest.mark.parametrize(
+    "odd", [FOLDERS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in FOLDERS[1:])]
+)
 def test_folders_of_any_name(tmp_path: Path, odd: str) -> None:
     source = {"path": f"{odd}/events", "timestamp_field": "ts", "sequence_field": "seq"}
     data: dict[str, pa.Table | None] = {f"events/{day}.parquet": None for day in DAYS}

@@ -35,7 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return everything(run)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("threads", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_threads_do_not_matter(tmp_path: Path, whole: dict[str, Any], threads: int) -> None:
     assert everything(golden_project(tmp_path, threads=threads).run("golden")) == whole
 
@@ -56,7 +56,7 @@ class Stop(Exception):
     """Raised by a listener, as a Ctrl-C between two days would be."""
 
 
-@pytest.mark.parametrize("after", [DAYS[0], DAYS[3]])
+@pytest.mark.parametrize("after", [DAYS[3], pytest.param(DAYS[0], marks=pytest.mark.slow)])
 def test_a_run_that_stopped_between_days_goes_on(tmp_path: Path, whole: dict[str, Any], after: str) -> None:
     project = golden_project(tmp_path)
 
@@ -120,7 +120,7 @@ def _shuffled(table: pa.Table, seed: int) -> pa.Table:
     return table.take(order)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_split_and_shuffled_files_do_not_matter(tmp_path: Path, whole: dict[str, Any], seed: int) -> None:
     project = golden_project(tmp_path)
     for path, table in tables().items():
