@@ -218,11 +218,6 @@ def main() -> None:
 
 def measure(folder: Path, rows: int, dimension: int, *, ray: bool) -> None:
     here = [str(folder), str(rows), str(dimension)]
-    apart(
-        ["--step", "in_process", str(folder), str(min(rows, 100_000)), str(dimension)]
-    )  # compiles the kernels
-    for leftover in folder.glob("in_process_*"):
-        shutil.rmtree(leftover)
     ours = apart(["--step", "in_process", *here])
     print(
         f"{rows:>8} rows x {dimension:>4}, {ours['bytes'] / 1e6:.0f} MB: {spent(ours)}, "
