@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -139,9 +140,19 @@ def test_the_pythonic_tag_runs_on_ray_for_the_same_values(project: Project) -> N
     assert not ray.is_initialized()
     pipeline = body(project)
     operator(pipeline, "rolling").update(engine="pythonic", rolling_engine="kernel")
+    process = {"op_kind": "arrow_udf_transform", "name": "where", "function": "pipelines.udfs:process_id"}
+    with_udf = body(project)
+    insert_after(
+        with_udf,
+        "rolling",
+        {**process, "engine": "pythonic", "arguments": ["liked"], "column": "pid", "dtype": "BIGINT"},
+    )
+    operator(with_udf, "output")["columns"].append({"name": "pid", "sql": "pid", "dtype": "BIGINT"})
     try:
         assert edited(project, pipeline).hashes == expected
         assert ray.is_initialized()
+        # Another process made the column.
+        assert os.getpid() not in edited(project, with_udf).table(SECOND)["pid"].to_pylist()
     finally:
         ray.shutdown()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,3 +26,8 @@ def too_few(values: pa.Array) -> pa.Array:
 def fails(_values: pa.Array) -> pa.Array:
     """Never returns."""
     raise ZeroDivisionError("by nought")
+
+
+def process_id(values: pa.Array) -> pa.Array:
+    """Where the function ran."""
+    return pa.array([os.getpid()] * len(values), pa.int64())

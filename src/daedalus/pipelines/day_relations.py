@@ -156,6 +156,8 @@ class DayRelations:
             base = f"SELECT *, CAST(NULL AS BIGINT) AS {TICK} FROM ({base})"
         if predicate is not None:
             base = f"SELECT * FROM ({base}) WHERE {predicate.render()}"
+        if scan.keep is not None and not reader.view.timestamp_field and not self._dry:
+            self._require_unique_view(scan, base, reader)
         if scan.restrict:
             base = self._restricted(scan, base)
         absent = frozenset(name for name in scan.columns if reader.columns[name].absent)
@@ -181,20 +183,19 @@ class DayRelations:
     def _one_per_key(self, scan: Scan, base: str, reader: ViewReader) -> str:
         if scan.keep is None:
             return base
-        keys = ", ".join(quote_ident(key) for key in scan.keys)
         if not reader.view.timestamp_field:
-            if not self._dry:
-                self._require_unique_view(scan, base, keys, reader)
             return base
+        keys = ", ".join(quote_ident(key) for key in scan.keys)
         order = reader.order_sql(descending=scan.keep is Keep.NEWEST)
         return f"SELECT * FROM ({base}) QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
 
-    def _require_unique_view(self, scan: Scan, base: str, keys: str, reader: ViewReader) -> None:
+    def _require_unique_view(self, scan: Scan, base: str, reader: ViewReader) -> None:
         """A view without a time has no newest row: it must hold one row per entity."""
+        keys = ", ".join(quote_ident(key) for key in scan.keys)
         known = " AND ".join(f"{quote_ident(key)} IS NOT NULL" for key in scan.keys)
         text = f"concat_ws(', ', {keys})"
         duplicates = self.graph.execute(
-            f"{self._with(scan.inputs)}SELECT {text} FROM ({base}) WHERE {known} GROUP BY {keys} "
+            f"SELECT {text} FROM ({base}) WHERE {known} GROUP BY {keys} "
             f"HAVING count(*) > 1 ORDER BY {keys} LIMIT 3",
             scan.name,
         ).fetchall()

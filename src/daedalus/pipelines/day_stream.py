@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -42,6 +42,7 @@ from daedalus.pipelines.rolling_tiers import (
     history_columns,
     history_inputs,
     prepare_aggregation,
+    run_on_ray,
     spine_columns,
 )
 from daedalus.pipelines.schema import relation_columns
@@ -49,7 +50,7 @@ from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.view_reader import FLOATS, apart_from_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from daedalus.compute.aggregate import Aggregation
@@ -194,7 +195,9 @@ class DayStream:
     def _run_arrow(self, operator: AnyOperator, chunk: pa.Table, start: int | None = None) -> pa.Table:
         """One Arrow operator on a chunk; `start` is its place in the kept relation while it has the same rows."""
         if isinstance(operator, ArrowUdfTransform):
-            return apply_arrow_udf(operator, chunk, to_arrow(canonical_dtype(operator.dtype)))
+            kind = to_arrow(canonical_dtype(operator.dtype))
+            run = run_on_ray if operator.engine is Engine.PYTHONIC else _call_here
+            return run(apply_arrow_udf, operator, chunk, kind)
         if not isinstance(operator, RollingAggregate | PointInTimeJoin):
             raise TypeError(f"{operator.op_kind} has no Arrow tier")
         arrays = (
@@ -339,6 +342,10 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     return kind
+
+
+def _call_here(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _runs_in_sql(operator: AnyOperator) -> bool:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
+from daedalus.pipelines.arrow_udfs import resolve_arrow_udf
 from daedalus.pipelines.embedding_ids import store_definition
 from daedalus.pipelines.enrich_runtime import RayEnvelope
 from daedalus.pipelines.notices import pipeline_notices
-from daedalus.pipelines.operators import RayUdfTransform
+from daedalus.pipelines.operators import ArrowUdfTransform, RayUdfTransform
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun
@@ -122,6 +123,9 @@ def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
         ExecutionError: a day failed; names it and the operator. Finished days are kept, no day is there in part.
     """
     check_pipeline(request.pipeline)
+    for operator in request.pipeline:
+        if isinstance(operator, ArrowUdfTransform):
+            resolve_arrow_udf(operator.function, f"operator {operator.name}")
     catalog = request.catalog or _project_catalog(request.run_config)
     transforms = [op for op in request.pipeline if isinstance(op, RayUdfTransform)]
     if request.stages == "enrich" and not transforms:

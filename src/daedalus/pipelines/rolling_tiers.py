@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.model import SECONDS_PER_DAY
@@ -12,7 +13,7 @@ from daedalus.errors import DaedalusError, ExecutionError
 from daedalus.pipelines.operators import TICK, Engine, RollingAggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -116,7 +117,7 @@ def aggregate_rows(
     """
     call = _call(operator, rows, histories, unit, duckdb_config)
     with _blamed_on(operator):
-        return _on_ray(call) if operator.engine is Engine.PYTHONIC else _aggregate(call)
+        return run_on_ray(_aggregate, call) if operator.engine is Engine.PYTHONIC else _aggregate(call)
 
 
 def prepare_aggregation(
@@ -167,12 +168,20 @@ def _aggregate(call: dict[str, Any]) -> list[pa.Array]:
     return arrays
 
 
-def _on_ray(call: dict[str, Any]) -> list[pa.Array]:
-    """The same call as a task of the run's Ray session."""
-    import ray
-
+def run_on_ray(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a worker of the run's Ray session; its own errors come back as they are."""
     from daedalus.pipelines.enrich_runtime import ensure_ray
 
     ensure_ray()
-    arrays: list[pa.Array] = ray.get(ray.remote(_aggregate).remote(call))
-    return arrays
+    import ray
+
+    try:
+        return ray.get(ray.remote(_call_with_path).remote(sys.path, function, *arguments))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+
+
+def _call_with_path(path: list[str], function: Callable[..., Any], *arguments: Any) -> Any:
+    """In a worker: modules that the driver finds are found here, too."""
+    sys.path += [entry for entry in path if entry not in sys.path]
+    return function(*arguments)
