@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from daedalus.cli.main import main
 from daedalus.errors import DaedalusError, DefinitionError, SourceError
+from daedalus.platform import PlatformRegistry
 from support.project import ENGINES, Project, instants, write_project
 
 if TYPE_CHECKING:
@@ -267,6 +269,22 @@ def test_a_session_filter_for_view_only_sessions_needs_no_likes(tmp_path: Path) 
         ("ann", "buy"),
         ("bob", "view"),
     ]
+
+
+# ---------------------------------------------------------------------- Ctrl-C
+
+
+def test_ctrl_c_says_that_it_was_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    Shop().write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(PlatformRegistry, "list_views", interrupted)
+    assert main(["view", "list"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
 
 
 # ---------------------------------------------------------------------- mistakes, one at a time

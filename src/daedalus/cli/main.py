@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = build_app()(args, prog_name="daeda", standalone_mode=False)
         sys.stdout.flush()
+        if result == INTERRUPTED:  # what Typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except BrokenPipeError:
         # The reader (`| head`) went away; python would complain once more while closing the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
