@@ -1,7 +1,5 @@
 """Which YAML literals are values of which dtypes."""
 
-
-
 from __future__ import annotations
 
 from typing import Any

@@ -92,7 +92,8 @@ def assembled_columns(
     found = view_columns(service, catalog)
     before = {name: dtype for name, (_, dtype) in found.items()}
     for name, dtype in (rolling or {}).items():
-        found[name] = (FeatureColumnRef("rolling", name), dtype)
+        # A spec that no service uses may be called like a column; one that is used is refused by the compiler.
+        found.setdefault(name, (FeatureColumnRef("rolling", name), dtype))
     for spec in service.aggregation_specs:
         found[spec.name] = (FeatureColumnRef("rolling", spec.name), spec_dtype(spec, before, catalog))
     for lookback in service.lookbacks:

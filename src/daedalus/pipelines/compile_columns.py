@@ -340,6 +340,13 @@ def _known(
 ) -> None:
     if ref in names or (ref.view == "embedding" and ref.column in enrichments):
         return
+    where_service = f"service {service.name} ({service.file})"
+    if ref.view == "rolling" and ref.column in specs:
+        raise DefinitionError(
+            f"rolling spec {ref.column!r} is called like a column of the spine or of a joined view",
+            where=where_service,
+            hint="Rename the spec in config/training/aggregations.yaml",
+        )
     known: Iterable[str] = {
         "rolling": specs,
         "embedding": enrichments,
@@ -347,8 +354,8 @@ def _known(
     where = "config/training/aggregations.yaml" if ref.view in {"rolling", "embedding"} else "the service"
     raise DefinitionError(
         f"unknown column {str(ref)!r}",
-        where=f"service {service.name} ({service.file})",
-        hint=f"{did_you_mean(ref.column, known)} It would have to be defined in {where}",
+        where=where_service,
+        hint=f"{did_you_mean(ref.column, known)} It would have to be defined in {where}".strip(),
     )
 
 

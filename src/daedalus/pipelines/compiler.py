@@ -46,6 +46,11 @@ TARGET = "target_rows"
 QID_COLUMN = "qid"
 QID_RELATION = "run:qid_map"
 COVERED = "__covered"
+#: Operators that every service may get.
+RESERVED_NAMES = frozenset(
+    {TARGET, "ages", "coverage", "covered_events", "covered_ids", "cumulative", "cumulative_udf", "join_qid"}
+    | {"output", "qid_map", "rolling", "rolling_udf", "session_filter", "sink"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,19 @@ class _Compilation:
     def spine(self) -> FeatureViewDef:
         return self.request.catalog.view(self.service.spine)
 
+    def _check_names(self) -> None:
+        """Views and lookbacks name relations: they may not be called like one of Daedalus' own."""
+        aliases = [self.service.spine, *(join.alias for join in self.service.views)]
+        for name in [*aliases, *(lookback.name for lookback in self.columns.lookbacks())]:
+            if name in RESERVED_NAMES:
+                raise CompileError(
+                    f"the name {name!r} of a view, alias or lookback is one of the pipeline's own",
+                    where=f"service {self.service.name} ({self.service.file})",
+                    hint="Give the view an alias of another name, or rename it",
+                )
+
     def run(self) -> OperatorPipeline:
+        self._check_names()
         history = self._history(self.spine.name, TimeRange.WINDOW, "")
         rows = self._add(Filter(name=TARGET, inputs=(history,), target_day=True))
         self.target = rows = self._session_filter(rows)

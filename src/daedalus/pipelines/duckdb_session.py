@@ -40,15 +40,15 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
         if spill is not None:
             spill.mkdir(parents=True)
         connection = duckdb.connect(config=config)
+        connection.execute("SET TimeZone = 'UTC'")
+        # DuckDB takes a registered table for a short one, and would join it as of a time by nested loops.
+        connection.execute("SET asof_loop_join_threshold = 0")
     except (duckdb.Error, OSError) as error:
         raise DefinitionError(
             f"DuckDB refuses its configuration: {str(error).splitlines()[0]}",
             where="config/training/runtime.yaml, compute.duckdb_config",
         ) from error
     try:
-        connection.execute("SET TimeZone = 'UTC'")
-        # DuckDB takes a registered table for a short one, and would join it as of a time by nested loops.
-        connection.execute("SET asof_loop_join_threshold = 0")
         yield connection
     finally:
         connection.close()

@@ -143,6 +143,8 @@ def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
         run = SkeletonRun(request, catalog, RunSources(catalog, request.run_config), skeleton)
         target_days = run.target_days()
         days += run.run(target_days)
+        if not request.target_dates:
+            notices += _left_over(skeleton, target_days, request.run_config)
     if transforms and request.stages != "skeleton":
         days += _enrich(request, transforms, (skeleton, enriched), target_days or skeleton.days(), notices)
     final = enriched if transforms and request.stages != "skeleton" else skeleton
@@ -159,6 +161,16 @@ def _project_catalog(config: TrainingRunConfig) -> FeatureCatalog:
         constants=dict(config.constants),
         rolling={spec.name: "" for spec in config.aggregation_specs},
     )
+
+
+def _left_over(store: DayStore, days: list[dt.date], config: TrainingRunConfig) -> list[str]:
+    """Days of these months that were written once and have no events any more."""
+    gone = [day.isoformat() for day in store.days() if config.holds_day(day) and day not in days]
+    if not gone:
+        return []
+    return [
+        f"the source has no events any more for {', '.join(gone)}, still in {store.root}: remove them by hand"
+    ]
 
 
 def _enrich(

@@ -151,7 +151,7 @@ class HistoryCache:
             NotExactError: a column's type does not survive the files.
         """
         days = self.event_days(day)
-        for run in _runs([one for one in days if not self.path(one).exists()]):
+        for run in _runs([one for one in days if not _is_whole(self.path(one))]):
             self._make(run)
         paths = [self.path(one) for one in days]
         for path in paths:
@@ -238,6 +238,17 @@ class HistoryCache:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(final)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is there and ends as a Parquet file does; a broken one is made again."""
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _window_scan(chain: HistoryChain) -> Scan:

@@ -199,7 +199,8 @@ def _check_filters_after_curation(pipeline: OperatorPipeline, where: str) -> Non
                 raise CompileError(
                     f"it filters on {name!r} before {curating.name!r} rewrites it",
                     where=_place(where, filtering),
-                    hint=f"Put {curating.name!r} before this filter: curation precedes the content filter",
+                    hint=f"Put {curating.name!r} before this filter: curation precedes the content filter. "
+                    "What sessions or coverage are judged by stays as it is: curate a derived column instead",
                 )
 
 

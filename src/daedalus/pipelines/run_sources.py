@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError
 from daedalus.pipelines.operators import Scan
+from daedalus.secrets import expand_env
 from daedalus.storage.sources.parquet import ParquetSource
 from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds, source_name_of
 
@@ -84,6 +85,7 @@ class RunSources:
             raise DefinitionError(
                 f"object-store paths are not available yet: {path}", where=where, hint="Set a local path"
             )
+        path = expand_env(path, where=where)
         return path if Path(path).is_absolute() else str(Path(self._config.source_root) / path)
 
     def identity(self, view_name: str, time_range: Any) -> list[Any]:
