@@ -46,8 +46,16 @@ def test_every_declared_dependency_is_pinned():
     assert core | set().union(*(names(group) for group in groups.values())) <= pinned(PINS["dev.txt"])
 
 
+def make(*arguments: str) -> str:
+    """What make prints, also when this test runs under a make of its own."""
+    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES"}
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+
 def test_make_lists_every_target_with_its_help():
-    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = make("-s")
     targets = {line.split()[0] for line in listed.splitlines()}
     assert targets >= {"setup", "demo", "test", "test-fast", "lint", "check", "bench", "pins", "clean"}
     assert all(len(line.split()) > 2 for line in listed.splitlines())
@@ -55,7 +63,7 @@ def test_make_lists_every_target_with_its_help():
 
 @pytest.mark.parametrize("target", ["demo", "test", "test-fast", "lint", "check", "bench", "pins"])
 def test_each_target_sets_up_what_it_needs(target):
-    plan = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    plan = make("-n", target)
     assert plan.splitlines()[0] == "scripts/setup.sh"
 
 

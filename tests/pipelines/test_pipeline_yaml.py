@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daedalus.catalog.aggregation import AggregationSpec
@@ -180,6 +180,7 @@ def test_from_dict_undoes_to_dict(operator: ops.AnyOperator) -> None:
 
 
 @given(st.lists(operators(), max_size=4))
+@example([ops.Filter(name="f", predicate="a\x85b\u2028c\u2029d\ne")])
 def test_yaml_text_undoes_itself(found: list[ops.AnyOperator]) -> None:
     pipeline = ops.OperatorPipeline(service="s", version="2026-01-01", operators=tuple(found))
     text = pipeline_to_yaml(pipeline)

@@ -34,6 +34,15 @@ def _represent_list(dumper: yaml.SafeDumper, data: list[object]) -> yaml.Node:
 _Dumper.add_representer(list, _represent_list)
 
 
+def _represent_text(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
+    # YAML folds its three rarer line breaks into spaces unless they are escaped.
+    style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def pipeline_to_yaml(pipeline: OperatorPipeline) -> str:
     """The pipeline as YAML text: equal pipelines give equal bytes."""
     data: Mapping[str, object] = pipeline.to_yaml_dict()
