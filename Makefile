@@ -37,7 +37,7 @@ PIN := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version
 
 pins: setup ## compile requirements/*.txt anew; UPGRADE=1 moves to the newest versions
 	$(PIN) $(if $(UPGRADE),--upgrade) -o requirements/core.txt
-	$(PIN) $(if $(UPGRADE),--upgrade) --group dev -o requirements/dev.txt
+	$(PIN) $(if $(UPGRADE),--upgrade) --all-extras --group dev -o requirements/dev.txt
 	@! grep -nE '://|index|find-links|^/' requirements/*.txt
 
 clean: ## remove caches, builds and what the demo wrote; keeps .venv
