@@ -108,7 +108,7 @@ def calls_of(name: str) -> set[str]:
 
 
 def test_pipeline_train_is_the_sole_training_entry_point():
-    assert calls_of("run_pipeline") == {"platform.py"}
+    assert calls_of("run_pipeline") == {"platform/registry.py"}
     assert calls_of("train") == {"cli/training.py"}
     # The demo seeds first and then takes the same road.
     assert calls_of("run_training") == {"cli/pipeline.py", "cli/demo.py"}

@@ -1,7 +1,6 @@
-"""`PlatformRegistry`: the one in-process API that every surface calls.
+"""`PlatformRegistry`: one project, its definitions, its configuration, and compile and train over them.
 
-A surface parses its input, calls one method and renders the result; nothing is derived twice. Results are
-plain data where a person reads them and frozen objects where a program goes on with them.
+Results are plain data where a person reads them and frozen objects where a program goes on with them.
 """
 
 from __future__ import annotations
