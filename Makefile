@@ -32,12 +32,13 @@ check: lint test ## what continuous integration runs
 bench: setup ## every benchmark; prints ratios, asserts nothing
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
-PIN := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
 
 pins: setup ## compile requirements/*.txt anew; UPGRADE=1 moves to the newest versions
-	$(PIN) $(if $(UPGRADE),--upgrade) -o requirements/core.txt
-	$(PIN) $(if $(UPGRADE),--upgrade) --all-extras --group dev -o requirements/dev.txt
+	$(PIN) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/core.txt
+	$(PIN) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	$(PIN) $(if $(UPGRADE),--upgrade) --group bench -o requirements/bench.txt
 	@! grep -nE '://|index|find-links|^/' requirements/*.txt
 
 clean: ## remove caches, builds and what the demo wrote; keeps .venv

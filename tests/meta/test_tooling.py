@@ -43,6 +43,8 @@ def test_every_declared_dependency_is_pinned():
     core = names(PROJECT["project"]["dependencies"])
     groups = PROJECT["dependency-groups"]
     assert core <= pinned(PINS["core.txt"])
+    of_others = names(groups.pop("bench"))
+    assert of_others <= pinned(PINS["bench.txt"])
     assert core | set().union(*(names(group) for group in groups.values())) <= pinned(PINS["dev.txt"])
 
 
