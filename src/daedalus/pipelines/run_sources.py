@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daedalus.errors import DefinitionError
 from daedalus.pipelines.operators import Scan
-from daedalus.secrets import expand_env
+from daedalus.storage.sources.dispatch import open_source
 from daedalus.storage.sources.parquet import ParquetSource
-from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds, source_name_of
+from daedalus.storage.view_reader import needs_nanoseconds, source_name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from daedalus.catalog.model import FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.storage.sources.base import Source
 
-_URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 RUN_PREFIXES = ("store:", "run:", "ids:")
 
 
@@ -41,11 +39,23 @@ def ticks_per_second(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> int
 
 
 class RunSources:
-    """The sources of one run, by view."""
+    """The sources of one run, by view; close it at the run's end.
 
-    def __init__(self, catalog: FeatureCatalog, config: TrainingRunConfig) -> None:
+    Args:
+        catalog: the views.
+        config: where relative paths begin.
+        pins: by view, the `records()` of an earlier run whose state is to be read again.
+    """
+
+    def __init__(
+        self,
+        catalog: FeatureCatalog,
+        config: TrainingRunConfig,
+        pins: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._catalog = catalog
         self._config = config
+        self._pins = dict(pins or {})
         self._sources: dict[str, Source] = {}
 
     def source(self, view_name: str) -> Source:
@@ -63,33 +73,27 @@ class RunSources:
         return self._sources[key]
 
     def _open(self, view: FeatureViewDef) -> Source:
-        where = f"view {view.name} ({view.file}), source"
-        if not view.source.path:
-            raise DefinitionError(
-                "this backend is not available yet", where=where, hint="Set source.path to Parquet data"
-            )
-        time_column = source_name_of(view, view.timestamp_field) if view.timestamp_field else ""
-        source = ParquetSource(
-            self._path(view.source.path, where),
-            where=where,
-            time_column=time_column,
-            unit_us=UNIT_US[view.source.timestamp_unit],
-        )
-        source.require_columns(
-            source_name_of(view, field.name) for field in view.fields if not field.optional
-        )
-        return source
+        return open_source(view, source_root=self._config.source_root, pin=self._pins.get(view.name))
 
-    def _path(self, path: str, where: str) -> str:
-        if _URL.match(path):
-            raise DefinitionError(
-                f"object-store paths are not available yet: {path}", where=where, hint="Set a local path"
-            )
-        path = expand_env(path, where=where)
-        return path if Path(path).is_absolute() else str(Path(self._config.source_root) / path)
+    def records(self) -> dict[str, dict[str, Any]]:
+        """What was read, by view: plain data for the run's record, without secrets."""
+        return {name: source.snapshot().record() for name, source in sorted(self._sources.items())}
+
+    def close(self) -> None:
+        """Let go of the databases' snapshots."""
+        for source in self._sources.values():
+            source.close()
+
+    def exact_identity(self, view_name: str, time_range: Any) -> list[Any] | None:
+        """Plain data, equal only where the view's rows of the range surely are; None when nobody can know."""
+        exact = self.source(view_name).snapshot().exact(time_range)
+        return None if exact is None else [*exact, *self._absent(view_name)]
 
     def identity(self, view_name: str, time_range: Any) -> list[Any]:
-        """Plain data that changes when the view's rows of the range may have changed."""
+        """What resuming goes by: files as they are, databases by their place."""
+        return [*self.source(view_name).snapshot().identity(time_range), *self._absent(view_name)]
+
+    def _absent(self, view_name: str) -> list[Any]:
         snapshot = self.source(view_name).snapshot()
         view = self._catalog.view(view_name)
         optional = (field.name for field in view.fields if field.optional)
@@ -97,7 +101,7 @@ class RunSources:
             name for name in optional if source_name_of(view, name).lower() not in snapshot.columns
         )
         # A column that begins in a later file changes earlier days, too: from its default to NULL.
-        return [*snapshot.identity(time_range), *([["its columns", absent]] if absent else [])]
+        return [["its columns", absent]] if absent else []
 
     def run_identity(self, source_ref: str) -> list[Any]:
         """The same for a relation of the run: a store's version, or the files of an id relation."""

@@ -115,12 +115,18 @@ class ViewReader:
 
         Rows outside `time_range` are left out, and so are rows without a time when there is a range.
         """
-        items = [self._checked(self.columns[name]) for name in dict.fromkeys(columns)]
+        wanted = list(dict.fromkeys(columns))
+        items = [self._checked(self.columns[name]) for name in wanted]
         if self.view.timestamp_field:
             items.append(f"{self._tick_sql()} AS __t")
-        relation = self._source.relation_sql(time_range)
+        relation = self._source.relation_sql(time_range, self._source_columns(wanted))
         where = self._range_sql(time_range)
         return f"SELECT {', '.join(items) or '1 AS __one'} FROM {relation} AS raw{where}"
+
+    def _source_columns(self, wanted: Iterable[str]) -> list[str]:
+        """The source's own names of what is read, the time among them."""
+        names = dict.fromkeys([*wanted, *([self.view.timestamp_field] if self.view.timestamp_field else [])])
+        return [self.columns[name].source_name for name in names if not self.columns[name].absent]
 
     def _checked(self, column: ViewColumn) -> str:
         name = quote_ident(column.name)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import duckdb
 
 
@@ -31,17 +33,33 @@ class Snapshot(Protocol):
         """The names of the columns that it has, in lower case."""
 
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
-        """Plain data that changes when the rows of `time_range` may have changed."""
+        """Plain data for resuming: a day whose identity is the same as before is not computed again.
+
+        Files: changes when the rows of `time_range` may have changed. Databases: names the place only, for they
+        are read again only with `--refresh`.
+        """
+
+    def exact(self, time_range: TickRange | None = None) -> list[Any] | None:
+        """Plain data, equal only where the rows of `time_range` surely are the same; None when that is unknown."""
+
+    def record(self) -> dict[str, Any]:
+        """What the run read, as plain data without secrets: `backend`, the place, and the backend's own snapshot."""
 
 
 class Source(Protocol):
-    """One relation at a backend."""
+    """One relation at a backend.
+
+    A source pickles: a day worker gets a copy, which reads the state that `snapshot` saw in the parent.
+    """
 
     def setup(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Prepare the connection (attach, secrets); may be called more than once."""
+        """Prepare the connection (extensions, secrets, attach); may be called more than once."""
 
-    def relation_sql(self, time_range: TickRange | None = None) -> str:
-        """A FROM item with the source's own columns; may leave out files without rows in `time_range`."""
+    def relation_sql(self, time_range: TickRange | None = None, columns: Sequence[str] | None = None) -> str:
+        """A FROM item with the source's own columns; never holds a secret.
+
+        It may leave out rows outside `time_range`, and columns other than `columns` (the source's own names).
+        """
 
     def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """The source's columns and their DuckDB types, in order."""
@@ -51,3 +69,6 @@ class Source(Protocol):
 
     def verify_unchanged(self) -> None:
         """Raise SourceError when the source is no longer what `snapshot` saw."""
+
+    def close(self) -> None:
+        """Let go of what keeps the snapshot alive; called once, at the end of the run."""

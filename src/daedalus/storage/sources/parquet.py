@@ -19,7 +19,7 @@ from daedalus.errors import SourceError
 from daedalus.sql.identifiers import quote_literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     import duckdb
 
@@ -88,6 +88,15 @@ class ParquetSnapshot:
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
         """(path, size, footer hash) of each file that may hold rows of the range."""
         return [[file.path, file.size, file.footer_hash] for file in self.pruned(time_range)]
+
+    def exact(self, time_range: TickRange | None = None) -> list[Any]:
+        """The same: footers change with the content."""
+        return self.identity(time_range)
+
+    def record(self) -> dict[str, Any]:
+        """Every file with its size and footer hash."""
+        files = [{"path": file.path, "bytes": file.size, "footer": file.footer_hash} for file in self.files]
+        return {"backend": "parquet", "files": files}
 
 
 def _ticks_us(ticks: int, unit_us: float) -> int:
@@ -176,8 +185,12 @@ class ParquetSource:
                         hint="Declare the field `optional: true`, or map it with field_mapping",
                     )
 
-    def relation_sql(self, time_range: TickRange | None = None) -> str:
-        """`read_parquet` over the files that may hold rows of the range."""
+    def close(self) -> None:
+        """Files need no letting go."""
+
+    def relation_sql(self, time_range: TickRange | None = None, columns: Sequence[str] | None = None) -> str:
+        """`read_parquet` over the files that may hold rows of the range; DuckDB reads only the columns it needs."""
+        del columns
         files = self._covering(self.snapshot().pruned(time_range) or self.snapshot().files[:1])
         paths = ", ".join(quote_literal(file.path) for file in files)
         # A Hive key is text until the view's declared dtype says otherwise: '007' must not become 7.

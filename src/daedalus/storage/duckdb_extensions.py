@@ -1,0 +1,120 @@
+"""DuckDB extensions from their wheels, loaded by path: nothing is installed or downloaded at run time."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daedalus.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import duckdb
+
+#: Every extension that Daedalus uses: its name, the wheel's suffix, and what needs it.
+EXTENSIONS = {
+    "httpfs": ("httpfs", "s3:// and r2:// paths"),
+    "postgres": ("postgres_scanner", "Postgres sources, DuckLake catalogs in Postgres"),
+    "sqlite": ("sqlite_scanner", "DuckLake catalogs in SQLite"),
+    "ducklake": ("ducklake", "DuckLake sources and sinks"),
+    "quack": ("quack", "daeda serve"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtensionStatus:
+    """Whether one extension can be used here.
+
+    Attributes:
+        needed_for: what does not work without it.
+        path: the file that is loaded; empty when there is none.
+        problem: why it cannot be used; empty when it can.
+        install: the line that mends it.
+    """
+
+    name: str
+    needed_for: str
+    usable: bool
+    path: str
+    problem: str
+    install: str
+
+
+def load_extensions(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
+    """Load the extensions, in this order; one that is loaded already is left alone.
+
+    Raises:
+        MissingExtraError: the wheel is not installed or does not fit DuckDB; the hint is the install line.
+    """
+    import duckdb
+
+    for name in names:
+        path = _file(name)
+        try:
+            if path is None:
+                raise MissingExtraError(
+                    f"DuckDB's extension {name} is not installed", hint=_install_line(name)
+                )
+            # The path is a package's own file, quoted all the same: site-packages may lie anywhere.
+            connection.execute(f"LOAD '{str(path).replace(chr(39), chr(39) * 2)}'")
+        except duckdb.Error as error:
+            raise MissingExtraError(
+                f"DuckDB's extension {name} cannot be loaded: {str(error).splitlines()[0]}",
+                where=str(path),
+                hint=_install_line(name),
+            ) from error
+
+
+def extension_status() -> list[ExtensionStatus]:
+    """Every extension that Daedalus uses, tried in a DuckDB of its own."""
+    import duckdb
+
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    found = []
+    with duckdb.connect(config=config) as connection:
+        for name, (_, needed_for) in EXTENSIONS.items():
+            problem = ""
+            try:
+                load_extensions(connection, name)
+            except MissingExtraError as error:
+                problem = error.what
+            found.append(
+                ExtensionStatus(
+                    name=name,
+                    needed_for=needed_for,
+                    usable=not problem,
+                    path=str(_file(name) or ""),
+                    problem=problem,
+                    install=_install_line(name),
+                )
+            )
+    return found
+
+
+def _file(name: str) -> Path | None:
+    """The extension's file for this DuckDB; None when its wheel is absent or made for another version."""
+    import duckdb
+
+    package = importlib.util.find_spec(f"duckdb_extension_{EXTENSIONS[name][0]}")
+    if package is None or not package.submodule_search_locations:
+        return None
+    folder = Path(next(iter(package.submodule_search_locations)))
+    suffix = EXTENSIONS[name][0]
+    path = folder / "extensions" / f"v{duckdb.__version__}" / f"{suffix}.duckdb_extension"
+    return path if path.is_file() else None
+
+
+def _install_line(name: str) -> str:
+    """The exact wheel for the DuckDB that runs.
+
+    >>> _install_line("postgres").split("==")[0]
+    'pip install "duckdb-extension-postgres-scanner'
+    """
+    import duckdb
+
+    wheel = EXTENSIONS[name][0].replace("_", "-")
+    return f'pip install "duckdb-extension-{wheel}=={duckdb.__version__}"'
