@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from daedalus.cli import config, demo, init, pipeline, services, stores, views
+from daedalus.cli import config, demo, init, pipeline, registry, services, stores, views
 from daedalus.cli.render import print_error, print_plain_error, wants_json
 from daedalus.errors import CompileError, DaedalusError, DefinitionError
 
@@ -63,6 +63,7 @@ def build_app() -> typer.Typer:
     app.add_typer(views.app, name="view")
     app.add_typer(services.app, name="service")
     app.add_typer(stores.app, name="store")
+    app.add_typer(registry.app, name="registry")
     app.add_typer(config.app, name="config")
     return app
 

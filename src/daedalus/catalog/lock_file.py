@@ -1,0 +1,265 @@
+"""`registry.lock.json`: the logical schema of every service, reviewed and committed with the definitions.
+
+One line per column, join and step, services and names in a fixed order: an edit is a small git diff. The file is
+written beside itself and moved in, under a lock that two writers cannot hold at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from daedalus.catalog.logical_schema import Schema
+
+LOCK_NAME = "registry.lock.json"
+FORMAT = 1
+
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(\.[1-9]\d{0,5})?")
+
+_KINDS: dict[str, type] = {
+    "version": str,
+    "owner": str,
+    "description": str,
+    "tags": list,
+    "serving_allowed": bool,
+    "spine": str,
+    "grain": list,
+    "session_column": str,
+    "session_filter": dict,
+    "views": dict,
+    "histories": dict,
+    "columns": list,
+    "computed": dict,
+    "curation": list,
+    "content_filter": list,
+}
+_NEEDED = ("version", "spine", "views", "columns")
+_RESTORE = "Take the committed file back (git checkout -- {name}), or write it anew: daeda registry lock"
+#: Sections whose entries stand on one line each.
+_INLINE_DEPTH = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryLock:
+    """A lock file as it was read.
+
+    Attributes:
+        services: the logical schemas, by service.
+    """
+
+    services: Mapping[str, Schema]
+    file: str = ""
+
+
+def read_lock(path: Path) -> RegistryLock | None:
+    """The lock file; None when there is none.
+
+    Raises:
+        DefinitionError: it is no lock file of this version: cut off, edited by hand, of a newer Daedalus.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"the lock file cannot be read: {error}", where=str(path)) from error
+    return RegistryLock(services=_parsed(text, path), file=str(path))
+
+
+def update_lock(path: Path, change: Callable[[RegistryLock | None], Mapping[str, Schema] | None]) -> bool:
+    """Read, change and write the lock file while nobody else does; whether its text changed.
+
+    Args:
+        path: the lock file.
+        change: given what is locked now, the services to lock; None, or an error raised in it, leaves the file.
+
+    Raises:
+        DefinitionError: the file is broken.
+        ExecutionError: the folder does not let it be written.
+    """
+    with _held(path):
+        services = change(read_lock(path))
+        if services is None:
+            return False
+        text = lock_text(services)
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return False
+        _write(path, text)
+    return True
+
+
+def lock_text(services: Mapping[str, Schema]) -> str:
+    """The text of a lock file."""
+    ordered = {name: services[name] for name in sorted(services)}
+    return _dump({"format": FORMAT, "services": ordered}, 0) + "\n"
+
+
+def version_key(version: str) -> tuple[str, int]:
+    """Orders versions `YYYY-MM-DD[.N]`.
+
+    >>> version_key("2026-06-27") < version_key("2026-06-27.2") < version_key("2026-06-27.10")
+    True
+    """
+    day, _, number = version.partition(".")
+    return day, int(number) if number.isdigit() else 0
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def _parsed(text: str, path: Path) -> dict[str, Schema]:
+    data = _json(text, path)
+    if not isinstance(data, dict) or "format" not in data:
+        raise _broken("it has no format", path)
+    found = data["format"]
+    if isinstance(found, int) and not isinstance(found, bool) and found > FORMAT:
+        raise DefinitionError(
+            f"the lock file was written by a newer Daedalus (format {found}; this one reads {FORMAT})",
+            where=str(path),
+            hint="Upgrade Daedalus here: writing it with this version would lose what it does not know",
+        )
+    if found != FORMAT:
+        raise _broken(f"its format is {found!r}", path)
+    services = data.get("services")
+    if set(data) != {"format", "services"} or not isinstance(services, dict):
+        raise _broken("it must hold format and services, and nothing else", path)
+    for name, schema in services.items():
+        _check(name, schema, path)
+    return services
+
+
+def _json(text: str, path: Path) -> Any:
+    if any(line.startswith(("<<<<<<<", "=======", ">>>>>>>")) for line in text.splitlines()):
+        raise DefinitionError(
+            "the lock file holds an unresolved merge",
+            where=str(path),
+            hint="Merge the definitions, take either side of this file, then run: daeda registry lock",
+        )
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise _broken(f"it is not JSON: {error}", path) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return found
+
+
+def _check(name: str, schema: Any, path: Path) -> None:
+    place = f"services.{name}"
+    if not isinstance(schema, dict):
+        raise _broken(f"{place} is no mapping", path)
+    for key, value in schema.items():
+        if key not in _KINDS:
+            raise _broken(f"{place} has an unknown key {key!r}. {did_you_mean(key, _KINDS)}", path)
+        if type(value) is not _KINDS[key]:
+            raise _broken(f"{place}.{key} is {type(value).__name__}, not {_KINDS[key].__name__}", path)
+    for key in _NEEDED:
+        if key not in schema:
+            raise _broken(f"{place} has no {key}", path)
+    if _VERSION.fullmatch(schema["version"]) is None:
+        raise _broken(f"{place}.version is {schema['version']!r}, not YYYY-MM-DD[.N]", path)
+    for section, needed in (
+        ("columns", ("name",)),
+        ("curation", ("name", "sql")),
+        ("content_filter", ("name", "sql")),
+    ):
+        entries = schema.get(section, [])
+        for number, entry in enumerate(entries):
+            whole = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in needed)
+            if not whole or not isinstance(entry.get("reads", {}), dict):
+                raise _broken(f"{place}.{section}[{number}] has no {' and '.join(needed)}", path)
+        names = [entry["name"] for entry in entries]
+        if section == "columns" and len(set(names)) < len(names):
+            raise _broken(f"{place}.columns names a column twice", path)
+    for section in ("views", "histories", "computed"):
+        for key, entry in schema.get(section, {}).items():
+            nested = isinstance(entry, dict) and all(
+                isinstance(entry.get(part, {}), dict) for part in ("reads", "on", "keys")
+            )
+            if not nested:
+                raise _broken(f"{place}.{section}.{key} is no mapping", path)
+
+
+def _broken(what: str, path: Path) -> DefinitionError:
+    return DefinitionError(
+        f"the lock file is broken: {what.rstrip('.')}", where=str(path), hint=_RESTORE.format(name=path.name)
+    )
+
+
+# ---------------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the lock file's folder against other writers; leaves nothing behind, not even after a kill."""
+    import fcntl
+
+    try:
+        handle = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
+        raise
+
+
+def _unwritable(path: Path, error: OSError) -> ExecutionError:
+    return ExecutionError(
+        f"the lock file cannot be written: {error.strerror or error}",
+        where=str(path),
+        hint="Nothing was changed. Make the project's folder writable, then run it again",
+    )
+
+
+def _dump(value: Any, depth: int) -> str:
+    """JSON with one line per entry of a section, and one per list of words."""
+    words = isinstance(value, list) and not any(isinstance(item, dict) for item in value)
+    if depth >= _INLINE_DEPTH or not isinstance(value, dict | list) or not value or words:
+        return json.dumps(value, ensure_ascii=False)
+    pad, end = "  " * (depth + 1), "  " * depth
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(f"{pad}{_dump(item, depth + 1)}" for item in value) + f"\n{end}]"
+    items = (
+        f"{pad}{json.dumps(key, ensure_ascii=False)}: {_dump(item, depth + 1)}" for key, item in value.items()
+    )
+    return "{\n" + ",\n".join(items) + f"\n{end}}}"
