@@ -266,13 +266,15 @@ class _Resolution:
 
     def _views(self) -> dict[str, Any]:
         spine = self.catalog.view(self.service.spine)
-        found = {spine.name: {"join": "spine", **_times(spine), "keys": _keys(spine)}}
+        found: dict[str, dict[str, Any]] = {
+            spine.name: {"join": "spine", **_times(spine), "keys": _keys(spine)}
+        }
         for join, view in joins_of(self.service, self.catalog):
             if join.alias not in self.aliases:
                 continue
             asof = join.join is JoinMode.ASOF and bool(view.timestamp_field)
             on = dict(sorted(join.on or ((key, key) for key in view.join_keys)))
-            entry = {"view": view.name} if view.name != join.alias else {}
+            entry: dict[str, Any] = {"view": view.name} if view.name != join.alias else {}
             entry |= {"join": "asof" if asof else "latest", "on": on, **_times(view), "keys": _keys(view)}
             entry |= given({"delay_seconds": view.delay_seconds if asof else 0})
             entry |= given({"ttl_seconds": view.ttl_seconds if view.timestamp_field else None})

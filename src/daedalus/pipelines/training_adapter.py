@@ -7,7 +7,7 @@ The service is the contract. Only one that declares no `columns` takes `feature_
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.model import FeatureColumnRef, ViewJoin
 from daedalus.catalog.services import assembled_columns
@@ -76,6 +76,21 @@ def _with_ref(
     raise DefinitionError(
         f"nothing makes column {column.name!r}", where=where, hint=did_you_mean(column.name, candidates)
     )
+
+
+def embedding_definitions(config: TrainingRunConfig) -> dict[str, dict[str, Any]]:
+    """What makes each embedding column: ids, function, store and its width, by enrichment name."""
+    widths = {store.name: store.embedding_dim for store in config.embedding_stores}
+    found: dict[str, dict[str, Any]] = {}
+    for spec in config.enrichment_specs:
+        found[spec.name] = {
+            "source_id_column": spec.source_id_column,
+            "udf_name": spec.udf_name,
+            "store_name": spec.store_name,
+        }
+        if spec.store_name in widths:
+            found[spec.name]["dimension"] = widths[spec.store_name]
+    return found
 
 
 def _candidates(

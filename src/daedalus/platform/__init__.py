@@ -6,13 +6,13 @@ take the registry first. A surface parses its input, calls one of them and rende
 
 from __future__ import annotations
 
+from daedalus.catalog.facade import describe
 from daedalus.platform.registry import (
     PIPELINES_DIR,
     CompiledService,
     PlatformRegistry,
     RunOptions,
     Stages,
-    describe,
 )
 
 __all__ = ["PIPELINES_DIR", "CompiledService", "PlatformRegistry", "RunOptions", "Stages", "describe"]

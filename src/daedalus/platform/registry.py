@@ -5,21 +5,18 @@ Results are plain data where a person reads them and frozen objects where a prog
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from daedalus.catalog.model import FeatureColumnRef, Unset
+from daedalus.catalog.facade import CatalogFacade, describe
 from daedalus.errors import DefinitionError
 from daedalus.operator_config import effective_config, read_config
-from daedalus.secrets import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import date
 
-    from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.executor import ExecutionResult
     from daedalus.pipelines.explain import Explanation
@@ -130,30 +127,35 @@ class PlatformRegistry:
             )
         return self._catalogs[key]
 
+    def facade(self, config: TrainingRunConfig | None = None) -> CatalogFacade:
+        """The definitions, for reading: the one way in which anything above the catalog reads them."""
+        from daedalus.pipelines.training_adapter import embedding_definitions, resolve_training_service
+
+        settings = config or self.config()
+        catalog = self._catalog(settings)
+        return CatalogFacade(
+            catalog=catalog,
+            project_root=self.project_root,
+            specs=settings.aggregation_specs,
+            embeddings=embedding_definitions(settings),
+            resolve=lambda service: resolve_training_service(service, catalog, settings),
+        )
+
     def list_views(self) -> list[dict[str, Any]]:
         """Every view in short, by name."""
-        return [_view_line(view) for _, view in sorted(self.catalog.views.items())]
+        return self.facade().list_views()
 
     def show_view(self, name: str) -> dict[str, Any]:
         """One view as plain data, secrets masked."""
-        view = self.catalog.view(name)
-        plain: dict[str, Any] = describe(view)
-        return plain | {
-            "entities": [entity.name for entity in view.entities],
-            "join_keys": view.join_keys,
-            "field_mapping": dict(view.field_mapping),
-            "file": self._relative(view.file),
-        }
+        return self.facade().show_view(name)
 
     def list_services(self) -> list[dict[str, Any]]:
         """Every service in short, by name."""
-        return [_service_line(service) for _, service in sorted(self.catalog.services.items())]
+        return self.facade().list_services()
 
     def show_service(self, name: str) -> dict[str, Any]:
         """One service as plain data."""
-        service = self.catalog.service(name)
-        plain: dict[str, Any] = describe(service)
-        return plain | {"file": self._relative(service.file)}
+        return self.facade().show_service(name)
 
     def compile(
         self,
@@ -246,52 +248,3 @@ class PlatformRegistry:
         from daedalus.storage.embedding_store import show_store
 
         return dict(describe(show_store(store_definition(self.config(), name))))
-
-    def _relative(self, file: str) -> str:
-        path = Path(file)
-        return (
-            path.relative_to(self.project_root).as_posix() if path.is_relative_to(self.project_root) else file
-        )
-
-
-def describe(value: Any) -> Any:
-    """A frozen description as plain data, fields in order, secrets masked."""
-    if isinstance(value, FeatureColumnRef):
-        return str(value)
-    if hasattr(value, "to_mapping"):
-        return value.to_mapping()
-    if isinstance(value, Enum):
-        return value.value
-    if is_dataclass(value):
-        named = ((item.name, getattr(value, item.name)) for item in fields(value))
-        return {name: describe(item) for name, item in named if item is not Unset.UNSET}
-    if isinstance(value, tuple | list):
-        return [describe(item) for item in value]
-    return mask(value) if isinstance(value, str) else value
-
-
-def _view_line(view: FeatureViewDef) -> dict[str, Any]:
-    return {
-        "name": view.name,
-        "entities": [entity.name for entity in view.entities],
-        "keys": view.join_keys,
-        "fields": len(view.fields),
-        "source": mask(view.source.path or view.source.database_path),
-        "owner": view.owner,
-        "tags": list(view.tags),
-        "description": view.description,
-    }
-
-
-def _service_line(service: FeatureServiceDef) -> dict[str, Any]:
-    return {
-        "name": service.name,
-        "version": service.version,
-        "spine": service.spine,
-        "views": [view.alias for view in service.views],
-        "columns": len(service.columns),
-        "serving_allowed": service.serving_allowed,
-        "owner": service.owner,
-        "tags": list(service.tags),
-        "description": service.description,
-    }

@@ -14,7 +14,6 @@ from daedalus.catalog.versioning import (
     SchemaChange,
     diff_schemas,
     read_lock,
-    service_schema,
     unversioned,
     update_lock,
 )
@@ -23,7 +22,6 @@ from daedalus.errors import DefinitionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.registry import PlatformRegistry
 
 _NO_LOCK = "Write one and commit it: daeda registry lock"
@@ -99,39 +97,7 @@ def current_schemas(registry: PlatformRegistry) -> dict[str, Schema]:
     Raises:
         DefinitionError: a service does not resolve; every problem of all services.
     """
-    from daedalus.pipelines.training_adapter import resolve_training_service
-
-    config = registry.config()
-    catalog = registry.catalog
-    embeddings = _embeddings(config)
-    found: dict[str, Schema] = {}
-    problems: list[DefinitionError] = []
-    for name, service in catalog.services.items():
-        try:
-            resolved = resolve_training_service(service, catalog, config)
-            found[name] = service_schema(
-                resolved, catalog, specs=config.aggregation_specs, embeddings=embeddings
-            )
-        except DefinitionError as error:
-            problems.append(error)
-    if problems:
-        raise DefinitionError.gather(problems)
-    return found
-
-
-def _embeddings(config: TrainingRunConfig) -> dict[str, dict[str, Any]]:
-    stores = {store.name: store for store in config.embedding_stores}
-    found = {}
-    for spec in config.enrichment_specs:
-        made: dict[str, Any] = {
-            "source_id_column": spec.source_id_column,
-            "udf_name": spec.udf_name,
-            "store_name": spec.store_name,
-        }
-        if spec.store_name in stores:
-            made["dimension"] = stores[spec.store_name].embedding_dim
-        found[spec.name] = made
-    return found
+    return registry.facade().schemas()
 
 
 def diff_registry(registry: PlatformRegistry, *, lock_file: Path | None = None) -> RegistryDiff:
