@@ -42,6 +42,7 @@ class DayManifest:
             fingerprint equals the current one is up to date.
         files: (file name, bytes) pairs.
         counters: rows seen and dropped on the way, by step.
+        columns: the statistics of each column by name, as `ColumnStats.to_mapping` writes them.
     """
 
     day: str
@@ -53,6 +54,7 @@ class DayManifest:
     fingerprint: dict[str, Any]
     files: tuple[tuple[str, int], ...]
     counters: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
     written_at: str = ""
     format: int = _FORMAT
 

@@ -91,6 +91,7 @@ def _write_day(
             content_hash=written.content_hash,
             fingerprint=fingerprint,
             files=written.files,
+            columns={name: stats.to_mapping() for name, stats in written.columns},
         )
         store.commit(context.day, folder, manifest)
     except BaseException:

@@ -22,8 +22,8 @@ record of the day. Keys that say nothing are left out:
     months      [["2026-05", count], ...] of times and dates, ascending.
     lengths     for a list column: the statistics of the lists' lengths, NULL lists aside.
     items       for a list column that is no vector: the statistics of the lists' items. Everything but `rows`,
-                `nulls`, `min` and `max` is of every 16th row (`sampled: 16`).
-    sampled     16 where only every 16th row was looked at.
+                `nulls`, `min` and `max` is of every 64th row where the day is longer than a shard.
+    sampled     64 where only every 64th row was looked at.
 
 `comparable(a, b)` puts two days' values of a column side by side, as PSI and Jensen-Shannon need them.
 """
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 64
 BUCKETS = 64
-SAMPLED = 16
+#: Of a day with more than a shard of rows, the list items of every so many rows are looked at.
+SAMPLED = 64
 TEXT_LENGTH = 64
 #: Bits of a double that are dropped to get its bin: three bits of the mantissa stay.
 BIN_SHIFT = np.uint64(49)

@@ -148,6 +148,13 @@ class ContentHash:
         for name, column in zip(self._names, self._columns, strict=True):
             column.update(batch.column(name))
 
+    def column_digests(self) -> dict[str, str]:
+        """Per hashed column 32 hexadecimal digits: equal for equal type, values and row order."""
+        named = zip(self._names, self._types, self._columns, strict=True)
+        return {
+            name: xxhash.xxh3_128_hexdigest(kind.encode() + column.digest()) for name, kind, column in named
+        }
+
     def hexdigest(self) -> str:
         """32 hexadecimal digits."""
         total = xxhash.xxh3_128()

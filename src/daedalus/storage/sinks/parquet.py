@@ -1,8 +1,8 @@
 """A day as ordered Parquet shards, written as a stream.
 
 Row groups and shards depend on the data alone: rows are regrouped to fixed sizes whatever batches they arrive
-in. Shards are encoded side by side. The content hash is taken from the same batches, in order, so it costs no
-second read.
+in. Shards are encoded side by side. The content hash is taken from the same batches, in order, and the columns'
+statistics from the same shards, in their threads, so neither costs a second read.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daedalus.storage.column_sketches import merge_sketches, table_sketches
+from daedalus.storage.column_stats import SAMPLED
 from daedalus.storage.content_hash import ContentHash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from daedalus.storage.column_sketches import Sketches
+    from daedalus.storage.column_stats import ColumnStats
 
 ROW_GROUP_ROWS = 65_536
 SHARD_ROWS = 2 * ROW_GROUP_ROWS
@@ -31,11 +36,13 @@ class SinkResult:
 
     Attributes:
         files: (file name, bytes) pairs, in row order.
+        columns: the statistics of each column, in schema order.
     """
 
     files: tuple[tuple[str, int], ...]
     row_count: int
     content_hash: str
+    columns: tuple[tuple[str, ColumnStats], ...] = ()
 
 
 class ParquetSink:
@@ -60,7 +67,9 @@ class ParquetSink:
         self._rows = 0
         self._threads = threads
         self._pool = ThreadPoolExecutor(max_workers=threads)
-        self._writing: deque[Future[None]] = deque()
+        self._writing: deque[Future[Sketches]] = deque()
+        self._sketches: Sketches = {}
+        self._sample = 1
 
     def write(self, table: pa.Table) -> None:
         """Append rows."""
@@ -76,10 +85,16 @@ class ParquetSink:
         if self._waiting_rows or not self._files:
             self._submit(self._waiting_rows)
         while self._writing:
-            self._writing.popleft().result()
+            self._finish_one()
         self._pool.shutdown()
         files = tuple((path.name, path.stat().st_size) for path in self._files)
-        return SinkResult(files=files, row_count=self._rows, content_hash=self._hash.hexdigest())
+        digests = self._hash.column_digests()
+        columns = tuple(
+            (name, self._sketches[name].stats(digests.get(name, ""))) for name in self._schema.names
+        )
+        return SinkResult(
+            files=files, row_count=self._rows, content_hash=self._hash.hexdigest(), columns=columns
+        )
 
     def abort(self) -> None:
         """Stop writing; the caller removes the folder."""
@@ -92,15 +107,23 @@ class ParquetSink:
         self._waiting = rest.to_batches()
         self._waiting_rows = rest.num_rows
         self._rows += rows
+        self._sample = SAMPLED if rows == SHARD_ROWS else self._sample
         path = self._folder / f"part-{len(self._files)}-0.parquet"
         self._files.append(path)
         while len(self._writing) >= self._threads:
-            self._writing.popleft().result()
-        self._writing.append(self._pool.submit(_write_shard, path, shard))
+            self._finish_one()
+        self._writing.append(self._pool.submit(_write_shard, path, shard, self._sample))
+
+    def _finish_one(self) -> None:
+        """Wait for the oldest shard under way."""
+        self._sketches = merge_sketches([self._sketches, self._writing.popleft().result()])
 
 
-def _write_shard(path: Path, shard: pa.Table) -> None:
+def _write_shard(path: Path, shard: pa.Table, sample: int) -> Sketches:
+    parts: list[Sketches] = []
     with pq.ParquetWriter(path, shard.schema, compression="zstd") as writer:
         for start in range(0, max(shard.num_rows, 1), ROW_GROUP_ROWS):
             group = shard.slice(start, ROW_GROUP_ROWS).combine_chunks()
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            parts.append(table_sketches(group, sample=sample))
+    return merge_sketches(parts)
