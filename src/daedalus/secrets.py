@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from daedalus.errors import DefinitionError
 
@@ -35,6 +36,9 @@ _SECRET_VALUES = (
 )
 #: Names and paths are words between separators; keys and tokens are one long run of letters and digits.
 _OPAQUE = re.compile(r"[A-Za-z0-9+=]{24,}")
+#: Values that a source resolved in this process; `mask` replaces them wherever they turn up.
+_resolved: set[str] = set()
+_SHORTEST = 4
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)([^/\s@]+)(@)")
 _NAMED_VALUE = re.compile(
     r"\b([\w-]*(?:password|pwd|passphrase|secret|token|api_?key|access_?key)[\w-]*\s*=\s*)([^&;\s]+)",
@@ -64,14 +68,28 @@ def looks_like_secret(value: str) -> bool:
     return any(any(c.isdigit() for c in run) and any(c.isalpha() for c in run) for run in runs)
 
 
+def remember_secret(value: str) -> None:
+    """Have `mask` replace this value wherever it turns up in this process; very short ones would hide everything.
+
+    >>> remember_secret("hunter-22")
+    >>> mask("refused: hunter-22")
+    'refused: ***'
+    """
+    if len(value) >= _SHORTEST:
+        _resolved.update((value, quote(value, safe="")))
+
+
 def mask(text: str) -> str:
     """The text with passwords in URLs and `password=...` pairs replaced; `${ENV}` references stay readable.
 
     >>> mask("postgresql://me:hunter2@host/db password=x")
     'postgresql://me:***@host/db password=***'
     """
+    masked = text
+    for value in sorted(_resolved, key=len, reverse=True):
+        masked = masked.replace(value, MASK)
     masked = _URL_PASSWORD.sub(
-        lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}{m[3]}", text
+        lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}{m[3]}", masked
     )
     return _NAMED_VALUE.sub(lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}", masked)
 

@@ -156,9 +156,17 @@ VIEW_CASES = [
         "views/users.yaml:4, $.source: view users: expected a mapping of keys, got 'users.parquet'",
     ),
     (
-        SOURCE + "{path: a, database_path: b}",
-        "views/users.yaml:4, $.source.database_path: view users: path and database_path are both given. "
-        "Keep one of them.",
+        SOURCE + "{path: a, snapshot: {version: 1}}",
+        "views/users.yaml:4, $.source.snapshot: view users: snapshot goes with a ducklake: database_path. Remove it.",
+    ),
+    (
+        SOURCE + "{database_path: 'ducklake:x', table_name: t, snapshot: {version: 1, as_of: x}}",
+        "views/users.yaml:4, $.source.snapshot: view users: snapshot takes version or as_of, one of them",
+    ),
+    (
+        SOURCE + "{database_path: 'ducklake:x', table_name: t, snapshot: {as_of: noon}}",
+        "views/users.yaml:4, $.source.snapshot.as_of: view users: as_of is 'noon', not an instant. "
+        'Write as_of: "2026-05-01T00:00:00Z".',
     ),
     (
         SOURCE + "{database_path: ducklake:x}",

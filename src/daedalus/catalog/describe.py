@@ -43,6 +43,9 @@ def view_to_dict(view: FeatureViewDef) -> dict[str, Any]:
     source: dict[str, Any] = _set({key: mask(getattr(view.source, key)) for key in _SOURCE_TEXTS})
     if view.source.timestamp_unit != "ms":
         source["timestamp_unit"] = view.source.timestamp_unit
+    pinned = {"version": view.source.snapshot_version, "as_of": view.source.snapshot_as_of or None}
+    if snapshot := {key: value for key, value in pinned.items() if value is not None}:
+        source["snapshot"] = snapshot
     if view.source.credentials:
         source["credentials"] = {key: MASK for key, _ in view.source.credentials}
     return {

@@ -64,6 +64,8 @@ class DataSourceDef:
         created_field: when the row became known, canonical name; empty when not recorded.
         sequence_field: a tie-break within equal times, canonical name; empty when not recorded.
         data_path: where a lake keeps its data files.
+        snapshot_version: the lake's snapshot to read; None is the newest.
+        snapshot_as_of: the instant whose snapshot to read, ISO text; empty is the newest.
         credentials: connection settings, (key, value) pairs; secrets are `${ENV}` references, unresolved.
     """
 
@@ -76,6 +78,8 @@ class DataSourceDef:
     created_field: str = ""
     sequence_field: str = ""
     data_path: str = ""
+    snapshot_version: int | None = None
+    snapshot_as_of: str = ""
     credentials: tuple[tuple[str, str], ...] = ()
 
 

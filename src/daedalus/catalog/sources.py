@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 from daedalus.catalog.aggregation import TICKS_PER_SECOND
@@ -60,8 +61,10 @@ _KEYS = (
     "created_field",
     "sequence_field",
     "data_path",
+    "snapshot",
     "credentials",
 )
+_SNAPSHOT_KEYS = ("version", "as_of")
 
 
 def read_source(view: Section) -> DataSourceDef:
@@ -75,6 +78,7 @@ def read_source(view: Section) -> DataSourceDef:
         return DataSourceDef()
     section.allow((*_KEYS, *SECRET_KEYS, *SETTING_KEYS))
     _check_backend(section)
+    version, as_of = _snapshot(section)
     places = {key: _place(section, key) for key in ("path", "database_path", "data_path")}
     return DataSourceDef(
         **places,
@@ -84,6 +88,8 @@ def read_source(view: Section) -> DataSourceDef:
         timestamp_unit=section.choice("timestamp_unit", TICKS_PER_SECOND, "ms"),
         created_field=section.column_name("created_field", required=False),
         sequence_field=section.column_name("sequence_field", required=False),
+        snapshot_version=version,
+        snapshot_as_of=as_of,
         credentials=_credentials(section),
     )
 
@@ -100,7 +106,7 @@ def _check_backend(section: Section) -> None:
             "or database_path with table_name or query.",
         )
     elif path and database:
-        section.problem("path and database_path are both given", "database_path", hint="Keep one of them.")
+        return  # path wins: a view can keep its database's keys while it is read from files
     elif database and table == query:
         what = "needs table_name or query" if not table else "takes table_name or query, not both"
         section.problem(f"database_path {what}", "database_path")
@@ -108,6 +114,36 @@ def _check_backend(section: Section) -> None:
         for key in ("table_name", "query", "data_path"):
             if section.has(key):
                 section.problem(f"{key} goes with database_path, not with path", key, hint="Remove it.")
+
+
+def _snapshot(section: Section) -> tuple[int | None, str]:
+    """Which state of a lake is read: `{version: 3}`, or `{as_of: "2026-05-01T00:00:00Z"}`."""
+    pinned = section.section("snapshot")
+    if pinned is None:
+        return None, ""
+    pinned.allow(_SNAPSHOT_KEYS)
+    if not section.text("database_path").lower().startswith(("ducklake:", "${")):
+        section.problem("snapshot goes with a ducklake: database_path", "snapshot", hint="Remove it.")
+    if pinned.has("version") == pinned.has("as_of"):
+        section.problem("snapshot takes version or as_of, one of them", "snapshot")
+        return None, ""
+    if pinned.has("version"):
+        return pinned.whole("version", least=0), ""
+    return None, _instant(pinned)
+
+
+def _instant(pinned: Section) -> str:
+    """An ISO instant as UTC text; one without a zone is UTC."""
+    value = pinned.raw("as_of")
+    try:
+        moment = dt.datetime.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        pinned.problem(
+            f"as_of is {shown(value)}, not an instant", "as_of", hint='Write as_of: "2026-05-01T00:00:00Z".'
+        )
+        return ""
+    utc = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+    return utc.isoformat()
 
 
 def _place(section: Section, key: str) -> str:
