@@ -168,7 +168,7 @@ class DayRelations:
         source = context.sources.source(view_name)
         source.setup(self.graph.connection)
         view = context.catalog.view(view_name)
-        return ViewReader(view, source, self.graph.connection, context.ticks_per_second)
+        return ViewReader(view, source, self.graph.connection, context.ticks_per_second, dry=self._dry)
 
     @staticmethod
     def _restricted(scan: Scan, base: str) -> str:

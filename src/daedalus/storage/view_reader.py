@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.dtypes import to_duckdb
 from daedalus.errors import SourceError, did_you_mean
 from daedalus.sql.identifiers import quote_ident, quote_literal
+from daedalus.storage.sources.base import shape_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,6 +80,7 @@ class ViewReader:
         source: its rows.
         connection: asked once for the source's schema.
         ticks_per_second: the unit of `__t`.
+        dry: the statements are bound or shown, but not run: no source need fetch anything.
 
     Raises:
         SourceError: the source lacks a field that is not optional.
@@ -90,8 +92,11 @@ class ViewReader:
         source: Source,
         connection: duckdb.DuckDBPyConnection,
         ticks_per_second: int,
+        *,
+        dry: bool = False,
     ) -> None:
         self.view = view
+        self._dry = dry
         self._source = source
         self._ticks = ticks_per_second
         self.columns = {column.name: column for column in _match(view, source.schema(connection))}
@@ -119,7 +124,11 @@ class ViewReader:
         items = [self._checked(self.columns[name]) for name in wanted]
         if self.view.timestamp_field:
             items.append(f"{self._tick_sql()} AS __t")
-        relation = self._source.relation_sql(time_range, self._source_columns(wanted))
+        source_columns = self._source_columns(wanted)
+        if self._dry:
+            relation = shape_sql(self._source, time_range, source_columns)
+        else:
+            relation = self._source.relation_sql(time_range, source_columns)
         where = self._range_sql(time_range)
         return f"SELECT {', '.join(items) or '1 AS __one'} FROM {relation} AS raw{where}"
 

@@ -72,3 +72,16 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of what keeps the snapshot alive; called once, at the end of the run."""
+
+
+class Fetching(Protocol):
+    """A source whose `relation_sql` fetches rows; it can also say what the relation looks like without any."""
+
+    def shape_sql(self, time_range: TickRange | None = None, columns: Sequence[str] | None = None) -> str:
+        """A FROM item with the relation's columns and no rows; fetches nothing."""
+
+
+def shape_sql(source: Source, time_range: TickRange | None, columns: Sequence[str] | None) -> str:
+    """A FROM item for statements that are bound or shown, but not run."""
+    shape = getattr(source, "shape_sql", source.relation_sql)
+    return str(shape(time_range, columns))
