@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from daedalus.catalog.dtypes import canonical_dtype, to_arrow
 from daedalus.pipelines.arrow_udfs import apply_arrow_udf
+from daedalus.pipelines.day_counts import DayCounts
 from daedalus.pipelines.held_columns import HeldColumns
 from daedalus.pipelines.history_cache import (
     HistoryCache,
@@ -50,7 +51,7 @@ from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.view_reader import FLOATS, apart_from_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from daedalus.compute.aggregate import Aggregation
@@ -100,6 +101,8 @@ class DayStream:
         self._histories: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
         self._history_files: dict[str, list[Path]] = {}
         self._prepared: dict[str, Aggregation] = {}
+        self._from_files: tuple[str, ...] = ()
+        self._counts = DayCounts()
         self._open = contextlib.ExitStack()
         self._unit = TimeUnit(context.ticks_per_second, context.spine_ticks)
         self._duckdb_config = context.config.duckdb_settings()
@@ -112,6 +115,12 @@ class DayStream:
                 self.add(operator)
         if self._tail:
             self._graph.keep(self._tail[0].inputs[0])
+        before = main_chain(self._context.pipeline)[: -len(self._tail) or None]
+        self._counts.count_before(self._context, self._relations, before, self._from_files)
+
+    def counters(self, rows_out: int) -> dict[str, int]:
+        """Rows that came in and were dropped, when all `rows_out` rows have passed."""
+        return self._counts.counters(rows_out)
 
     def add(self, operator: AnyOperator) -> None:
         """Define an operator's relation; an Arrow operator runs over all rows of its input."""
@@ -142,7 +151,8 @@ class DayStream:
             return set()
         self._history_files[chain.relation] = files
         names = relation_columns(self._context.pipeline)
-        for relation in (*chain.same_rows, chain.relation):
+        self._from_files = (*chain.same_rows, chain.relation)
+        for relation in self._from_files:
             columns = ", ".join(quote_ident(name) for name in names[relation])
             self._graph.define(relation, f"SELECT {columns} FROM {files_sql(files)}", ())
         self._relations.take_absent(chain.operators)
@@ -271,10 +281,21 @@ class DayStream:
         last = operators[-1].output
         sql = f"SELECT * FROM (\n{self._graph.sql(last)}\n) ORDER BY {quote_ident(ROW)}"
         result = self._graph.execute(sql, last).to_arrow_table()
+        self._count_dropped(held.operators, chunk.num_rows, result.num_rows)
         if not any(name == last for name, _ in self._graph.statements):
             self._graph.statements.append((last, sql))
         self._graph.connection.unregister(source)
         return held.restore(result, chunk)
+
+    def _count_dropped(self, operators: Sequence[AnyOperator], rows: int, rows_out: int) -> None:
+        filters = [operator for operator in operators if isinstance(operator, Filter)]
+        for operator in filters:
+            passed = rows_out
+            if operator is not filters[-1]:
+                count = f"SELECT count(*) FROM ({self._graph.sql(operator.output)})"
+                passed = self._graph.execute(count, operator.name).fetchall()[0][0]
+            self._counts.drop(operator.name, rows - passed)
+            rows = passed
 
     def _select_registered(self, source: str) -> str:
         described = self._graph.connection.execute(f"DESCRIBE SELECT * FROM {quote_ident(source)}").fetchall()

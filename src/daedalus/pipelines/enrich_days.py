@@ -15,6 +15,7 @@ from daedalus.errors import ExecutionError, SourceError
 from daedalus.metadata.days import DayManifest
 from daedalus.pipelines.enrich_plan import BATCH_ROWS, SHARD_ROWS, enriched_schema
 from daedalus.pipelines.enrich_shards import shard_tasks
+from daedalus.storage.column_sketches import merge_sketches
 from daedalus.storage.embedding_sources import footer_hash
 from daedalus.storage.embedding_store import open_store
 
@@ -80,7 +81,18 @@ class StaleDay:
             fingerprint=self.input.fingerprint,
             files=tuple((shard.file, shard.size_bytes) for shard in shards),
             counters={f"{NULL_COUNTER}{column}": count for column, count in nulls.items()},
+            columns=self._columns(shards),
         )
+
+    def _columns(self, shards: Sequence[ShardReport]) -> dict[str, dict[str, Any]]:
+        """The statistics of the day's columns: those that enrichment does not fill are the skeleton's."""
+        filled = merge_sketches(shard.sketches for shard in shards)
+        made = {
+            name: sketch.stats(combined_hash([shard.digests[name] for shard in shards])).to_mapping()
+            for name, sketch in filled.items()
+        }
+        known = {**self.input.skeleton.columns, **made}
+        return {name: known[name] for name, _ in self.input.schema if name in known}
 
 
 def combined_hash(shard_hashes: Sequence[str]) -> str:

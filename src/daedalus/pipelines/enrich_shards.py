@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,13 @@ import pyarrow.parquet as pq
 from daedalus.errors import ExecutionError, SourceError
 from daedalus.pipelines.enrich_columns import ColumnMaker
 from daedalus.pipelines.enrich_plan import BATCH_ROWS, SHARD_ROWS, EnrichPlan, enriched_schema
+from daedalus.storage.column_sketches import merge_sketches, table_sketches
 from daedalus.storage.content_hash import ContentHash
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from daedalus.storage.column_sketches import Sketches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,8 @@ class ShardReport:
     Attributes:
         file: its name in the day's folder.
         nulls: rows that stayed NULL, per filled column.
+        sketches: of the filled columns.
+        digests: of the filled columns' values.
     """
 
     day: str
@@ -59,6 +64,8 @@ class ShardReport:
     size_bytes: int
     content_hash: str
     nulls: tuple[tuple[str, int], ...]
+    sketches: Sketches = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def shard_tasks(day: str, files: Sequence[Path], rows: int, folder: Path) -> list[ShardTask]:
@@ -113,6 +120,7 @@ class ShardEnricher:
     ) -> ShardReport:
         digest = ContentHash(schema, self._plan.operational_ids)
         nulls = dict.fromkeys((transform.column for transform in self._plan.transforms), 0)
+        sketches: Sketches = {}
         rows = 0
         with _Writer(path, schema, nulls) as writer:
             for table in reader.tables(task.start, task.stop):
@@ -126,6 +134,8 @@ class ShardEnricher:
                     schema=schema,
                 )
                 writer.write(enriched)
+                filled = table_sketches(enriched, only=nulls, vectors=nulls)
+                sketches = merge_sketches([sketches, filled])
                 for batch in enriched.combine_chunks().to_batches():
                     digest.update(batch)
                 rows += len(table)
@@ -143,6 +153,8 @@ class ShardEnricher:
             size_bytes=path.stat().st_size,
             content_hash=digest.hexdigest(),
             nulls=tuple(nulls.items()),
+            sketches=sketches,
+            digests={name: value for name, value in digest.column_digests().items() if name in nulls},
         )
 
 

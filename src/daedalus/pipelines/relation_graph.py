@@ -35,11 +35,13 @@ class RelationGraph:
         self.connection = connection
         self.statements: list[tuple[str, str]] = []
         self._pending: dict[str, _Pending] = {}
+        self._known: set[str] = set()
         self._types: dict[str, dict[str, str]] = {}
 
     def define(self, name: str, sql: str, reads: Iterable[str]) -> None:
         """A relation as a SELECT over others."""
         self._pending[name] = _Pending(sql, tuple(reads))
+        self._known.add(name)
         self._types.pop(name, None)
 
     def sql(self, name: str) -> str:
@@ -85,6 +87,10 @@ class RelationGraph:
         """Forget a table's rows."""
         if name not in self._pending:
             self.execute(f"DROP TABLE IF EXISTS {quote_ident(name)}", name)
+
+    def knows(self, name: str) -> bool:
+        """Whether the relation was defined."""
+        return name in self._known
 
     def is_kept(self, name: str) -> bool:
         """Whether the relation is a table by now."""
