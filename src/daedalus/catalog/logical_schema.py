@@ -237,7 +237,7 @@ class _Resolution:
     def _derived(self, name: str) -> dict[str, Any]:
         step = next(item for item in self.service.derived if item.name == name)
         body = self._step(step)
-        return {key: value for key, value in body.items() if key != "name"}
+        return {key: value for key, value in body.items() if key not in {"name", "column"}}
 
     def _embedding(self, name: str) -> dict[str, Any]:
         made = dict(self.embeddings.get(name, {}))

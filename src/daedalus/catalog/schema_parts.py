@@ -27,32 +27,58 @@ _SQL_KEYS = ("sql", "condition")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A locked schema and the one now; `aliases` maps names of views now to the locked name of the same join."""
+    """A locked schema and the one now.
+
+    Attributes:
+        aliases: names of views now to the locked name of the same join.
+        renamed: references to computed columns now to the locked reference of the same computation.
+    """
 
     locked: Schema
     current: Schema
-    aliases: Mapping[str, str]
+    aliases: dict[str, str]
+    renamed: dict[str, str]
 
     @classmethod
     def of(cls, locked: Schema, current: Schema) -> Pair:
-        """Match the views of both."""
+        """Match the views and the computed columns of both."""
         old, new = locked.get("views", {}), current.get("views", {})
         aliases = {name: name for name in new if name in old}
         for name in (one for one in new if one not in old):
             same = [other for other in old if other not in new and _lookup(old, other) == _lookup(new, name)]
             if len(same) == 1 and same[0] not in aliases.values():
                 aliases[name] = same[0]
-        return cls(locked, current, aliases)
+        pair = cls(locked, current, aliases, {})
+        while pair._match_one():
+            pass
+        return pair
+
+    def _match_one(self) -> bool:
+        """Find one more computed column that only got another name; others may read it."""
+        old, new = self.locked.get("computed", {}), self.current.get("computed", {})
+        for name in (one for one in new if one not in old and one not in self.renamed):
+            for other in (one for one in old if one not in new and one not in self.renamed.values()):
+                same_kind = name.partition(":")[0] == other.partition(":")[0]
+                found = _body(self, "", old[other], new[name]) if same_kind else ()
+                if same_kind and all(kind == COSMETIC for _, kind, *_ in found):
+                    self.renamed[name] = other
+                    return True
+        return False
 
     def ref(self, text: str) -> str:
         """A reference of the current schema in the words of the locked one."""
+        if text in self.renamed:
+            return self.renamed[text]
         alias, colon, column = text.partition(":")
         return f"{self.aliases.get(alias, alias)}{colon}{column}"
 
     def reads(self, body: Mapping[str, Any], *, current: bool) -> dict[str, str]:
         """What each column name of an expression stands for; `hist.x` is found under `x`, too."""
-        found = {str(name): str(text) for name, text in body.get("reads", {}).items()}
-        meant = {name: self.ref(text) if current else text for name, text in found.items()}
+        found = {str(name): str(text).partition(" ") for name, text in body.get("reads", {}).items()}
+        meant = {
+            name: f"{self.ref(ref) if current else ref}{space}{dtype}"
+            for name, (ref, space, dtype) in found.items()
+        }
         return meant | {name.removeprefix("hist."): text for name, text in meant.items()}
 
 
@@ -194,10 +220,9 @@ def _column(pair: Pair, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
         yield f"columns.{name}.default", BREAKING, before, after, "absent values are filled otherwise"
     before, after = old.get("ref", ""), new.get("ref", "")
     if before != pair.ref(after):
-        if _same_meaning(pair, before, after):
-            yield f"columns.{name}.ref", COSMETIC, before, after, "the same computation under another name"
-        else:
-            yield f"columns.{name}.ref", BREAKING, before or None, after or None, _OTHER_VALUES
+        yield f"columns.{name}.ref", BREAKING, before or None, after or None, _OTHER_VALUES
+    elif before.partition(":")[2] != after.partition(":")[2]:
+        yield f"columns.{name}.ref", COSMETIC, before, after, "the same computation under another name"
 
 
 def _same_default(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -209,14 +234,6 @@ def _default_sql(column: Mapping[str, Any]) -> str:
     if "default_sql" in column:
         return str(column["default_sql"])
     return quote_literal(column["default"]) if "default" in column else ""
-
-
-def _same_meaning(pair: Pair, before: str, after: str) -> bool:
-    """Whether two computed references of one kind have equal bodies."""
-    old = pair.locked.get("computed", {}).get(before)
-    new = pair.current.get("computed", {}).get(after)
-    same_kind = before.partition(":")[0] == after.partition(":")[0]
-    return old is not None and new is not None and same_kind and not list(_body(pair, "", old, new))
 
 
 def _short(column: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,7 +252,9 @@ def computed(pair: Pair) -> Iterator[Found]:
     for name in sorted({*old, *new}):
         if name in old and name in new:
             yield from _body(pair, f"computed.{name}", old[name], new[name])
-        elif name in outputs:
+        elif name in pair.renamed:
+            yield from _body(pair, f"computed.{name}", old[pair.renamed[name]], new[name])
+        elif name in outputs or name in pair.renamed.values():
             continue  # the column itself is new, gone, or reads another
         elif name in new:
             yield f"computed.{name}", ADDITIVE, None, new[name], "computed for what else is new"
@@ -296,8 +315,12 @@ def _steps(pair: Pair, section: str, *, ordered: bool, reason: str) -> Iterator[
             yield path, COSMETIC, step["name"], new[same[0]]["name"], "the same step under another name"
     added = {step["name"]: step for n, step in enumerate(new) if n not in matched}
     for step in left:
-        other = added.pop(step["name"], None)
-        yield f"{section}.{step['name']}", BREAKING, step["sql"], other and other["sql"], reason
+        other = added.pop(step["name"], {})
+        path = f"{section}.{step['name']}"
+        key = next(
+            (key for key in ("sql", "column", "reads") if other and step.get(key) != other.get(key)), "sql"
+        )
+        yield (f"{path}.{key}" if other else path), BREAKING, step.get(key), other.get(key), reason
     for name, step in added.items():
         yield f"{section}.{name}", BREAKING, None, step["sql"], reason
     if ordered and matched != sorted(matched):
