@@ -27,10 +27,12 @@ from daedalus.pipelines.operators import (
     PointInTimeJoin,
     Project,
     ProjectColumn,
+    QidKind,
     RayUdfTransform,
     RollingAggregate,
     Scan,
     Sink,
+    SinkFormat,
     TimeRange,
 )
 from daedalus.pipelines.pipeline_checks import check_pipeline
@@ -133,12 +135,17 @@ class _Compilation:
         rows = self._computed(rows)
         rows = self._output(rows)
         rows = self._enrich(rows)
+        config = self.request.config
         self._add(
             Sink(
                 name="sink",
                 inputs=(rows,),
                 session_column=self.service.session_column,
                 sessions_from=self._covered_name() if self.service.session_column else "",
+                qid=QidKind.DENSE if self.service.session_column and config.dense_qid else QidKind.MAP,
+                format=SinkFormat(config.sink.format),
+                path=config.sink.path,
+                data_path=config.sink.data_path,
             )
         )
         return OperatorPipeline(

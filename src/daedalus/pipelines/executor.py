@@ -7,6 +7,8 @@ result.output_path    # the final stage's folder
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -16,13 +18,12 @@ from daedalus.pipelines.arrow_udfs import resolve_arrow_udf
 from daedalus.pipelines.embedding_ids import store_definition
 from daedalus.pipelines.enrich_runtime import RayEnvelope
 from daedalus.pipelines.notices import pipeline_notices
-from daedalus.pipelines.operators import ArrowUdfTransform, RayUdfTransform
+from daedalus.pipelines.operators import ArrowUdfTransform, RayUdfTransform, Sink, SinkFormat
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable
     from pathlib import Path
 
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 Stages = Literal["all", "skeleton", "enrich"]
+_STAGE_OF = {False: "skeleton", True: "enrich"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +67,10 @@ class DayResult:
     """One day after one stage.
 
     Attributes:
+        stage: `skeleton`, `enrich`, or `sink` for the copy into a table.
         state: `written`, or `up to date`.
         reason: why it was written, or why not.
+        snapshot: of a lake sink: the snapshot that the day's commit made.
     """
 
     day: str
@@ -76,6 +80,7 @@ class DayResult:
     content_hash: str
     reason: str
     seconds: float = 0.0
+    snapshot: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,7 @@ class ExecutionRequest:
         stages: `skeleton`, `enrich`, or `all`.
         progress: told how far the run is.
         envelope: what enrichment workers may take.
+        run_id: names the run in a sink's commit messages; empty makes one.
     """
 
     pipeline: OperatorPipeline
@@ -97,6 +103,7 @@ class ExecutionRequest:
     stages: Stages = "all"
     progress: Callable[[RunProgress], None] | None = None
     envelope: RayEnvelope | None = None
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +155,44 @@ def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
     if transforms and request.stages != "skeleton":
         days += _enrich(request, transforms, (skeleton, enriched), target_days or skeleton.days(), notices)
     final = enriched if transforms and request.stages != "skeleton" else skeleton
+    if transforms and final is skeleton:
+        notices += _waits_for_enrichment(request.pipeline)
+    else:
+        days += _publish(
+            request, final, [day.day for day in days if day.stage == _STAGE_OF[final is enriched]]
+        )
     return ExecutionResult(
         service=request.pipeline.service, output_path=final.root, days=tuple(days), notices=tuple(notices)
+    )
+
+
+def _waits_for_enrichment(pipeline: OperatorPipeline) -> list[str]:
+    """A table takes finished days alone."""
+    sink = pipeline.operators[-1]
+    if not isinstance(sink, Sink) or sink.format is SinkFormat.PARQUET:
+        return []
+    return [f"the {sink.format} sink takes enriched days: nothing was written to it"]
+
+
+def _publish(request: ExecutionRequest, store: DayStore, days: list[str]) -> list[DayResult]:
+    """Copy the finished days to where the sink says, unless their Parquet folders are all it asks for."""
+    sink = request.pipeline.operators[-1]
+    if not isinstance(sink, Sink) or sink.format is SinkFormat.PARQUET:
+        return []
+    from daedalus.pipelines.publish import STAGE, publish_days
+
+    def tell(day: str, message: str, done: int, total: int) -> None:
+        if request.progress is not None:
+            request.progress(RunProgress(stage=STAGE, day=day, message=message, done=done, total=total))
+
+    return publish_days(
+        sink,
+        request.pipeline.service,
+        store,
+        [dt.date.fromisoformat(day) for day in days],
+        request.run_config,
+        run_id=request.run_id or uuid.uuid4().hex[:12],
+        tell=tell,
     )
 
 

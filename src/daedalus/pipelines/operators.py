@@ -329,14 +329,33 @@ class RayUdfTransform(_Node):
         return frozenset({Engine.PYTHONIC})
 
 
+class SinkFormat(StrEnum):
+    """Where finished days end up."""
+
+    PARQUET = "parquet"
+    DUCKDB = "duckdb"
+    DUCKLAKE = "ducklake"
+
+
+class QidKind(StrEnum):
+    """What a row's `qid` is."""
+
+    MAP = "map"  # the session's number in qid_map.parquet, the same in every day and run
+    DENSE = "dense"  # 0, 1, 2 ... within each day, in order of first appearance
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sink(_SqlOnly):
-    """The terminal write: one ordered, atomic folder of Parquet per day.
+    """The terminal write: one ordered, atomic folder of Parquet per day, then the table that `format` asks for.
 
     Attributes:
         partition: the folder key.
         session_column: sessions that get a `qid`; empty for none.
         sessions_from: the relation whose rows, of each target day, are numbered.
+        qid: what the numbers are.
+        format: `duckdb` and `ducklake` copy each complete day into a table, one transaction per day.
+        path: the DuckDB file or the lake's catalog; empty for the default under the output root.
+        data_path: where a lake keeps its Parquet files; empty for the default beside its catalog.
     """
 
     op_kind: ClassVar[str] = "sink"
@@ -344,6 +363,10 @@ class Sink(_SqlOnly):
     partition: str = "dt"
     session_column: str = ""
     sessions_from: str = ""
+    qid: QidKind = QidKind.MAP
+    format: SinkFormat = SinkFormat.PARQUET
+    path: str = ""
+    data_path: str = ""
 
 
 AnyOperator: TypeAlias = (

@@ -13,12 +13,15 @@ from daedalus.pipelines.operators import (
     Join,
     PointInTimeJoin,
     Project,
+    QidKind,
     RayUdfTransform,
     RollingAggregate,
     Scan,
     Sink,
+    SinkFormat,
 )
-from daedalus.pipelines.schema import filter_fragments, relation_columns
+from daedalus.pipelines.schema import filter_fragments, output_names, relation_columns
+from daedalus.pipelines.sink_places import place_problems
 
 if TYPE_CHECKING:
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
@@ -146,6 +149,7 @@ def _check_sink(pipeline: OperatorPipeline, where: str) -> None:
             f"a pipeline ends with one sink, this one has {len(sinks)}", where=where, hint="Put it last"
         )
     _check_sessions(pipeline, sinks[0], where)
+    _check_place(pipeline, sinks[0], where)
     seen_enrich = ""
     for operator in pipeline:
         if isinstance(operator, RayUdfTransform):
@@ -156,6 +160,27 @@ def _check_sink(pipeline: OperatorPipeline, where: str) -> None:
                 where=_place(where, operator),
                 hint="Enrichment reads finished rows: only the sink may follow it",
             )
+
+
+def _check_place(pipeline: OperatorPipeline, sink: AnyOperator, where: str) -> None:
+    """The sink's place fits its format, and a table can hold the output's columns."""
+    if not isinstance(sink, Sink):
+        return
+    for key, what, mend in place_problems(sink.format, sink.path, sink.data_path):
+        raise CompileError(what, where=f"{_place(where, sink)}, {key}", hint=mend)
+    if sink.qid is not QidKind.MAP and not sink.session_column:
+        raise CompileError("qid needs a session_column", where=_place(where, sink), hint="Remove qid")
+    if sink.format is SinkFormat.PARQUET:
+        return
+    taken = {sink.partition.lower(): "the partition's column"}
+    for name in output_names(relation_columns(pipeline), sink.inputs[0]):
+        if name.lower() in taken:
+            raise CompileError(
+                f"column {name!r} cannot be told from {taken[name.lower()]} in a {sink.format} sink",
+                where=_place(where, sink),
+                hint="Rename the column in the contract, or write Parquet",
+            )
+        taken[name.lower()] = f"column {name!r}"
 
 
 def _check_sessions(pipeline: OperatorPipeline, sink: AnyOperator, where: str) -> None:

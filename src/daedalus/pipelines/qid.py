@@ -86,6 +86,35 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
         return grown.height - known.height
 
 
+class DenseNumbers:
+    """One day's sessions as 0, 1, 2 ... in order of first appearance, for trainers that want no gaps.
+
+    Fed with the day's rows in order, chunk by chunk; the result depends on the day's rows alone. Days share
+    numbers: (`dt`, `qid`) names a session, `qid` does not.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> numbers = DenseNumbers()
+        >>> numbers.renumber(pa.array([70, 70, None, 3])).to_pylist()
+        [0, 0, None, 1]
+        >>> numbers.renumber(pa.array([3, 71])).to_pylist()
+        [1, 2]
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+
+    def renumber(self, qids: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """The chunk's numbers from the map, made dense; NULL stays NULL."""
+        import pyarrow as pa
+
+        whole = qids.combine_chunks() if isinstance(qids, pa.ChunkedArray) else qids
+        encoded = whole.dictionary_encode()
+        # One look-up per session of the chunk, none per row.
+        dense = [self._numbers.setdefault(qid, len(self._numbers)) for qid in encoded.dictionary.to_pylist()]
+        return pa.array(dense, pa.int64()).take(encoded.indices)
+
+
 def _next(known: pl.DataFrame) -> int:
     largest = known["qid"].max()
     return largest + 1 if isinstance(largest, int) else 0

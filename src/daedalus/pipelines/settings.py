@@ -88,6 +88,21 @@ class EmbeddingStoreConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinkConfig:
+    """Where finished days end up, besides their Parquet folders.
+
+    Attributes:
+        format: `parquet`, `duckdb` or `ducklake`.
+        path: the DuckDB file or the lake's catalog; empty for the default under the output root.
+        data_path: where a lake keeps its Parquet files.
+    """
+
+    format: Literal["parquet", "duckdb", "ducklake"] = "parquet"
+    path: str = ""
+    data_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRunConfig:
     """Everything a training run needs besides the definitions; the result of `load_training_config`.
 
@@ -99,6 +114,7 @@ class TrainingRunConfig:
         feed_end: last month to process, `YYYYMM`, inclusive.
         entity_spine_chunk_rows: accepted for compatibility; has no effect.
         output_root: absolute folder, or a URL.
+        dense_qid: number the sessions of each day from 0, without gaps, instead of by the session map.
         feature_refs: which views to load, for services that declare no `columns`.
         output_columns: the output schema, for services that declare no `columns`.
         constants: what `${base.name}` stands for.
@@ -115,6 +131,8 @@ class TrainingRunConfig:
     day_workers: int = 1
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     output_root: str = "data/training_output"
+    sink: SinkConfig = field(default_factory=SinkConfig)
+    dense_qid: bool = False
     feature_refs: tuple[FeatureColumnRef, ...] = ()
     output_columns: tuple[ServiceColumn, ...] = ()
     embedding_coverage_filter: EmbeddingCoverageFilter = field(default_factory=EmbeddingCoverageFilter)

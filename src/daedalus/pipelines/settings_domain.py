@@ -12,6 +12,7 @@ from daedalus.pipelines.settings import (
     EmbeddingCoverageFilter,
     EmbeddingStoreConfig,
     EnrichmentSpec,
+    SinkConfig,
     TrainingRunConfig,
 )
 
@@ -44,6 +45,8 @@ def to_run_config(
             engine=settings.compute.engine, duckdb_config=tuple(settings.compute.duckdb_config.items())
         ),
         output_root=_absolute(settings.output_root),
+        sink=SinkConfig(**settings.sink.model_dump()),
+        dense_qid=settings.dense_qid,
         feature_refs=tuple(FeatureColumnRef.parse(text) for text in settings.feature_refs),
         output_columns=tuple(_column(section) for section in settings.output_columns),
         embedding_coverage_filter=EmbeddingCoverageFilter(

@@ -38,6 +38,10 @@ def _by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _as_format(value: Any) -> Any:
+    return {"format": value} if isinstance(value, str) else value
+
+
 def _switch(value: Any) -> Any:
     if isinstance(value, str) and value.strip().lower() in {"enabled", "disabled"}:
         value = value.strip().lower() == "enabled"
@@ -71,6 +75,14 @@ class CoverageSection(_Section):
     id_column: Name = "artwork_id"
     store: Name | None = None
     id_relation: Name | None = None
+
+
+class SinkSection(_Section):
+    """`sink`: where finished days end up besides their Parquet folders."""
+
+    format: Literal["parquet", "duckdb", "ducklake"] = "parquet"
+    path: str = ""
+    data_path: str = ""
 
 
 class OutputColumnSection(_Section):
@@ -133,6 +145,8 @@ class TrainingSettings(ProjectConstants):
     day_workers: Count = 1
     compute: ComputeSection = ComputeSection()
     output_root: Name = "data/training_output"
+    sink: Annotated[SinkSection, BeforeValidator(_as_format)] = SinkSection()
+    dense_qid: bool = False
     feature_refs: list[Name] = []
     output_columns: list[Annotated[OutputColumnSection, BeforeValidator(_by_name)]] = []
     embedding_coverage_filter: Annotated[CoverageSection, BeforeValidator(_switch)] = CoverageSection()

@@ -150,6 +150,7 @@ def cross_checks(settings: TrainingSettings, layers: Sequence[Layer]) -> list[De
                 "Write ${NAME} and export it.",
             )
     _check_engine(settings, add)
+    _check_sink(settings, add)
     _check_stores(settings, add)
     _check_names(settings, add)
     _check_specs(settings, layers, problems)
@@ -163,6 +164,14 @@ def _check_engine(settings: TrainingSettings, add: Any) -> None:
     if settings.compute.engine not in known:
         engine = settings.compute.engine
         add(("compute", "engine"), f"unknown engine {engine!r}", did_you_mean(engine, known))
+
+
+def _check_sink(settings: TrainingSettings, add: Any) -> None:
+    from daedalus.pipelines.sink_places import place_problems
+
+    sink = settings.sink
+    for key, what, mend in place_problems(sink.format, sink.path, sink.data_path):
+        add(("sink", key), what, mend)
 
 
 def _check_stores(settings: TrainingSettings, add: Any) -> None:

@@ -15,7 +15,7 @@ from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.history_cache import HistoryCache, HistoryChain
-from daedalus.pipelines.operators import Scan, Sink
+from daedalus.pipelines.operators import Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.qid import number_sessions
 from daedalus.pipelines.relation_graph import as_execution_error
@@ -163,7 +163,7 @@ class SkeletonRun:
             else:
                 sources[scan.name] = self._sources.identity(scan.source_ref, scan_range(scan, day))
         return {
-            "pipeline": pipeline_to_yaml(self._pipeline),
+            "pipeline": pipeline_to_yaml(_without_place(self._pipeline)),
             "views": {name: _view_text(self._catalog, name) for name in scanned_views(self._pipeline)},
             "sources": sources,
         }
@@ -280,6 +280,15 @@ def _spine_scan(pipeline: OperatorPipeline) -> Scan:
             hint="The first input of each operator leads back to the spine's scan",
         )
     return first
+
+
+def _without_place(pipeline: OperatorPipeline) -> OperatorPipeline:
+    """The pipeline as far as it decides what rows hold: where they are copied to does not."""
+    *before, sink = pipeline.operators
+    if not isinstance(sink, Sink):
+        return pipeline
+    anywhere = dataclasses.replace(sink, format=SinkFormat.PARQUET, path="", data_path="")
+    return dataclasses.replace(pipeline, operators=(*before, anywhere))
 
 
 def _scans_before_output(pipeline: OperatorPipeline) -> list[Scan]:

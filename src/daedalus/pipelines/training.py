@@ -18,7 +18,8 @@ from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.day_relations import DayRelations
 from daedalus.pipelines.day_stream import DayStream, output_schema, without_positions
 from daedalus.pipelines.duckdb_session import duckdb_session
-from daedalus.pipelines.operators import TICK
+from daedalus.pipelines.operators import TICK, QidKind, Sink
+from daedalus.pipelines.qid import DenseNumbers
 from daedalus.storage.sinks.parquet import ParquetSink, SinkResult
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _write_day(
             content_hash=written.content_hash,
             fingerprint=fingerprint,
             files=written.files,
+            counters=stream.counters(written.row_count),
             columns={name: stats.to_mapping() for name, stats in written.columns},
         )
         store.commit(context.day, folder, manifest)
@@ -109,11 +111,15 @@ def _write_stream(
     low: int | None = None
     high: int | None = None
     writing: Future[None] | None = None
+    dense = _dense_numbers(context)
     with ThreadPoolExecutor(max_workers=1) as writer:
         try:
             for table in stream.tables():
                 low, high = _wider(low, high, table)
                 rows = without_positions(table)
+                if dense is not None and QID in rows.column_names:
+                    at = rows.schema.get_field_index(QID)
+                    rows = rows.set_column(at, QID, dense.renumber(rows.column(QID)))
                 if sink is None or schema is None:
                     schema = output_schema(context.pipeline, rows.schema)
                     unhashed = [QID] if _numbers_sessions(context) else []
@@ -132,6 +138,12 @@ def _write_stream(
     if sink is None or schema is None:
         raise ExecutionError("the pipeline made no table", day=context.day.isoformat())
     return sink.close(), schema, (low, high)
+
+
+def _dense_numbers(context: DayContext) -> DenseNumbers | None:
+    """What renumbers the day's sessions, where the sink asks for it."""
+    sink = context.pipeline.operators[-1]
+    return DenseNumbers() if isinstance(sink, Sink) and sink.qid is QidKind.DENSE else None
 
 
 def _numbers_sessions(context: DayContext) -> bool:

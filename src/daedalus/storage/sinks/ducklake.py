@@ -1,0 +1,140 @@
+"""A DuckLake as a sink: one snapshot per day, with the run's id in its commit message.
+
+The catalog is SQLite by default, or Postgres, or a DuckDB file; the rows are Parquet files under the data path.
+The recipe is DuckLake 1.0's: extensions from their wheels, `ATTACH 'ducklake:...' (DATA_PATH ...)`, and no rows
+inlined in the catalog, so that every day is in files.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from daedalus.catalog._dtype_parser import ListType, MapType, StructType, parse_dtype, spell
+from daedalus.catalog.dtypes import to_duckdb
+from daedalus.errors import DefinitionError
+from daedalus.secrets import mask
+from daedalus.sql.identifiers import quote_ident, quote_literal
+from daedalus.storage.duckdb_extensions import load_extensions
+from daedalus.storage.sinks.tables import WAIT_SECONDS, Partition, TableSink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import duckdb
+
+    from daedalus.catalog._dtype_parser import Dtype
+
+_PREFIX = "ducklake:"
+_CATALOG = re.compile(r"^(sqlite|postgres|duckdb):(?!//)", re.IGNORECASE)
+_POSTGRES_URL = re.compile(r"^postgres(ql)?://", re.IGNORECASE)
+_AUTHOR = "daedalus"
+
+
+class DuckLakeSink(TableSink):
+    """Writes a service's days into a DuckLake.
+
+    Args:
+        connection: as for every table sink.
+        place: the catalog: a path (SQLite), `sqlite:PATH`, `duckdb:PATH`, `postgres:CONNINFO` or a `postgresql://`
+            URL; with `ducklake:` before it, as DuckLake itself spells it, a bare path is a DuckDB file.
+        data_path: where the Parquet files go: a folder or an object-store URL. Empty: beside a file catalog, in
+            `CATALOG.files/`, or where an existing catalog says.
+        schema: the service's name.
+        table: the rows' table.
+        wait_seconds: how long a locked catalog is waited for.
+        prepare: called with the connection before it attaches: for object-store secrets.
+    """
+
+    format: ClassVar[str] = "ducklake"
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        place: str,
+        *,
+        schema: str,
+        table: str = "training",
+        data_path: str = "",
+        wait_seconds: float = WAIT_SECONDS,
+        prepare: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+    ) -> None:
+        super().__init__(connection, place, schema=schema, table=table, wait_seconds=wait_seconds)
+        self._data_path = data_path
+        self._prepare_connection = prepare
+        self.backend, self.catalog = split_catalog(self.resolved)
+
+    def _open(self) -> None:
+        extension = {"sqlite": ("sqlite",), "postgres": ("postgres",)}.get(self.backend, ())
+        load_extensions(self.connection, *extension, "ducklake")
+        if self._prepare_connection is not None:
+            self._prepare_connection(self.connection)
+        exists = self.backend == "postgres" or Path(self.catalog).exists()
+        data_path = self._data_path or ("" if exists else f"{self.catalog}.files/")
+        if self.backend != "postgres":
+            Path(self.catalog).parent.mkdir(parents=True, exist_ok=True)
+        options = ["DATA_INLINING_ROW_LIMIT 0"]
+        if data_path:
+            options.append(f"DATA_PATH {quote_literal(data_path.rstrip('/') + '/')}")
+        kind = "" if self.backend == "duckdb" else f"{self.backend}:"
+        target = quote_literal(f"{_PREFIX}{kind}{self.catalog}")
+        self.connection.execute(f"ATTACH {target} AS {quote_ident(self.alias)} ({', '.join(options)})")
+
+    def _column_type(self, dtype: str) -> str:
+        return spell(_without_sizes(parse_dtype(to_duckdb(dtype))))
+
+    def _create(self, partition: Partition, columns: str) -> None:
+        super()._create(partition, columns)
+        if partition.dtype == "DATE":
+            self.connection.execute(
+                f"ALTER TABLE {self.name(self.table)} SET PARTITIONED BY ({quote_ident(partition.column)})"
+            )
+
+    def _sealed(self, message: str, extra: str) -> None:
+        self.connection.execute(
+            f"CALL {quote_ident(self.alias)}.set_commit_message({quote_literal(_AUTHOR)}, "
+            f"{quote_literal(message)}, extra_info => {quote_literal(extra)})"
+        )
+
+    def _snapshot(self) -> int | None:
+        found = self.connection.execute(
+            f"FROM {quote_ident(self.alias)}.last_committed_snapshot()"
+        ).fetchone()
+        return None if found is None or found[0] is None else int(found[0])
+
+
+def split_catalog(text: str) -> tuple[str, str]:
+    """The catalog's backend, and where it is.
+
+    >>> split_catalog("lake.sqlite"), split_catalog("ducklake:lake.ducklake")
+    (('sqlite', 'lake.sqlite'), ('duckdb', 'lake.ducklake'))
+    >>> split_catalog("postgresql://me@db/lake")
+    ('postgres', 'postgresql://me@db/lake')
+    """
+    spelled_out = text.lower().startswith(_PREFIX)
+    rest = text[len(_PREFIX) :] if spelled_out else text
+    if _POSTGRES_URL.match(rest):
+        return "postgres", rest
+    named = _CATALOG.match(rest)
+    if named:
+        return named[1].lower(), rest[named.end() :]
+    if re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]+:", rest):
+        raise DefinitionError(
+            f"no DuckLake catalog is kept in {mask(rest)!r}",
+            where="sink.path",
+            hint="Write a path (SQLite), sqlite:PATH, duckdb:PATH or a postgresql:// URL",
+        )
+    return ("duckdb" if spelled_out else "sqlite"), rest
+
+
+def _without_sizes(dtype: Dtype) -> Dtype:
+    """A lake has lists, but no vectors of fixed length."""
+    match dtype:
+        case ListType():
+            return ListType(element=_without_sizes(dtype.element), size=None)
+        case StructType():
+            return StructType(fields=tuple((name, _without_sizes(part)) for name, part in dtype.fields))
+        case MapType():
+            return MapType(key=_without_sizes(dtype.key), value=_without_sizes(dtype.value))
+    return dtype
