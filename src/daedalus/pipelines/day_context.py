@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.pipelines.operator_sql import Tick
 from daedalus.pipelines.operators import Scan, TimeRange
+from daedalus.pipelines.profiling import NO_PROFILE, NoProfile
 from daedalus.storage.sources.base import TickRange
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class DayContext:
     Attributes:
         spine_ticks: ticks per second of the spine view's own time column.
         output_root: where `qid_map.parquet` lives.
+        profile: what measures the day.
     """
 
     pipeline: OperatorPipeline
@@ -48,6 +50,7 @@ class DayContext:
     ticks_per_second: int
     spine_ticks: int
     output_root: Path
+    profile: NoProfile = NO_PROFILE
 
     @property
     def tick(self) -> Tick:

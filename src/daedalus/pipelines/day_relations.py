@@ -70,7 +70,7 @@ class DayRelations:
     ) -> None:
         self._dry = dry
         self.context = context
-        self.graph = RelationGraph(connection)
+        self.graph = RelationGraph(connection, context.profile)
         self.absent: dict[str, frozenset[str]] = {}
         self._kept = kept_relations(context.pipeline)
 
@@ -194,11 +194,11 @@ class DayRelations:
         keys = ", ".join(quote_ident(key) for key in scan.keys)
         known = " AND ".join(f"{quote_ident(key)} IS NOT NULL" for key in scan.keys)
         text = f"concat_ws(', ', {keys})"
-        duplicates = self.graph.execute(
+        duplicates = self.graph.rows(
             f"SELECT {text} FROM ({base}) WHERE {known} GROUP BY {keys} "
             f"HAVING count(*) > 1 ORDER BY {keys} LIMIT 3",
             scan.name,
-        ).fetchall()
+        )
         if duplicates:
             shown = "; ".join(row[0] for row in duplicates)
             raise SourceError(
@@ -265,11 +265,11 @@ class DayRelations:
         key_list = ", ".join(quote_ident(key) for key in keys)
         known = " AND ".join(f"{quote_ident(key)} IS NOT NULL" for key in keys)
         name = operator.inputs[1]
-        found = self.graph.execute(
+        found = self.graph.rows(
             f"{self._with((name,))}SELECT concat_ws(', ', {key_list}) FROM {quote_ident(name)} WHERE {known} "
             f"GROUP BY {key_list} HAVING count(*) > 1 ORDER BY {key_list} LIMIT 3",
             operator.name,
-        ).fetchall()
+        )
         if found:
             shown = "; ".join(row[0] for row in found)
             raise SourceError(

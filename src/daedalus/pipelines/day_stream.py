@@ -165,21 +165,23 @@ class DayStream:
         order = f" ORDER BY {quote_ident(ROW)}" if ROW in types else ""
         sql = f"SELECT * FROM (\n{self._graph.sql(relation)}\n){order}"
         self._graph.statements.append((relation, sql))
-        reader = self._graph.execute(sql, relation).to_arrow_reader(self._rows_per_chunk)
-        yield reader.schema.empty_table()
-        for batch in reader:
-            yield pa.Table.from_batches([batch])
+        profile, connection = self._context.profile, self._graph.connection
+        with profile.statement(connection, relation, lambda: self._graph.composed(relation)):
+            reader = self._graph.stream(sql, relation, self._rows_per_chunk)
+            yield reader.schema.empty_table()
+            for batch in profile.waiting(reader):
+                yield pa.Table.from_batches([batch])
 
     # ------------------------------------------------------------------ with Arrow operators
 
     def _chunks(self, relation: str) -> Iterator[pa.Table]:
         """The kept relation's rows in order; a last empty chunk shows the schema of an empty day."""
         name = quote_ident(relation)
-        bounds = self._graph.execute(
+        bounds = self._graph.rows(
             f"SELECT {ROW} FROM (SELECT {ROW}, row_number() OVER (ORDER BY {ROW}) - 1 AS n FROM {name}) "
             f"WHERE n % {self._rows_per_chunk} = 0 ORDER BY {ROW}",
             relation,
-        ).fetchall()
+        )
         starts = [row[0] for row in bounds] or [0]
         columns = list(self._graph.types(relation))
         for index, start in enumerate(starts):
@@ -204,6 +206,11 @@ class DayStream:
 
     def _run_arrow(self, operator: AnyOperator, chunk: pa.Table, start: int | None = None) -> pa.Table:
         """One Arrow operator on a chunk; `start` is its place in the kept relation while it has the same rows."""
+        step = "function" if isinstance(operator, ArrowUdfTransform) else "aggregate"
+        with self._context.profile.shared(operator.name, step, chunk.num_rows):
+            return self._with_columns(operator, chunk, start)
+
+    def _with_columns(self, operator: AnyOperator, chunk: pa.Table, start: int | None) -> pa.Table:
         if isinstance(operator, ArrowUdfTransform):
             kind = to_arrow(canonical_dtype(operator.dtype))
             run = run_on_ray if operator.engine is Engine.PYTHONIC else _call_here
@@ -261,7 +268,8 @@ class DayStream:
             folded = {name.lower() for name in wanted}  # SQL names are the same in any case
             columns = [name for name in types if name.lower() in folded]
             if relation in self._history_files and all(reads_alike(types[name]) for name in columns):
-                self._histories[key] = read_files(self._history_files[relation], columns)
+                with self._context.profile.shared(relation, "read cache"):
+                    self._histories[key] = read_files(self._history_files[relation], columns)
             else:
                 self._graph.keep(relation)
                 self._histories[key] = self._graph.arrow(relation, columns)
@@ -280,7 +288,7 @@ class DayStream:
             self._relations.add(operator)
         last = operators[-1].output
         sql = f"SELECT * FROM (\n{self._graph.sql(last)}\n) ORDER BY {quote_ident(ROW)}"
-        result = self._graph.execute(sql, last).to_arrow_table()
+        result = self._graph.fetch(sql, last)
         self._count_dropped(held.operators, chunk.num_rows, result.num_rows)
         if not any(name == last for name, _ in self._graph.statements):
             self._graph.statements.append((last, sql))

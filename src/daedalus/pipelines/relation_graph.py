@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError, ExecutionError, SourceError
 from daedalus.pipelines.operators import ROW
+from daedalus.pipelines.profiling import NO_PROFILE, NoProfile
 from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.view_reader import ERROR_MARK
 
@@ -29,10 +30,16 @@ class RelationGraph:
     """Named relations: SELECTs that are still text, and tables that hold their rows.
 
     Text composes: asking for a relation gives one statement with everything pending below it as CTEs.
+
+    Args:
+        connection: where they are.
+        profile: measures the statements.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, profile: NoProfile = NO_PROFILE) -> None:
         self.connection = connection
+        self.profile = profile
+        profile.watch(connection)
         self.statements: list[tuple[str, str]] = []
         self._pending: dict[str, _Pending] = {}
         self._known: set[str] = set()
@@ -64,10 +71,16 @@ class RelationGraph:
             self._collect(read, chain)
         chain[name] = pending.sql
 
+    def composed(self, name: str) -> tuple[str, ...]:
+        """The relations that a statement over this one computes on the way, itself included."""
+        chain: dict[str, str] = {}
+        self._collect(name, chain)
+        return tuple(chain)
+
     def types(self, name: str) -> dict[str, str]:
         """The relation's columns and DuckDB types, in order."""
         if name not in self._types:
-            rows = self.execute(f"DESCRIBE {self.sql(name)}", name).fetchall()
+            rows = self.rows(f"DESCRIBE {self.sql(name)}", name)
             self._types[name] = {row[0]: row[1] for row in rows}
         return self._types[name]
 
@@ -101,7 +114,18 @@ class RelationGraph:
         import duckdb
 
         try:
-            return self.connection.execute(sql)
+            with self.profile.statement(self.connection, relation, lambda: self.composed(relation)):
+                return self.connection.execute(sql)
+        except duckdb.Error as error:
+            raise as_execution_error(error, relation) from error
+
+    def rows(self, sql: str, relation: str) -> list[tuple[Any, ...]]:
+        """The few rows of a statement."""
+        import duckdb
+
+        try:
+            with self.profile.statement(self.connection, relation, lambda: self.composed(relation)):
+                return self.connection.execute(sql).fetchall()
         except duckdb.Error as error:
             raise as_execution_error(error, relation) from error
 
@@ -110,7 +134,17 @@ class RelationGraph:
         import duckdb
 
         try:
-            return self.connection.execute(sql).to_arrow_table()
+            with self.profile.statement(self.connection, relation, lambda: self.composed(relation)):
+                return self.connection.execute(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise as_execution_error(error, relation) from error
+
+    def stream(self, sql: str, relation: str, rows: int) -> pa.RecordBatchReader:
+        """A statement's rows as they come, `rows` at a time; whoever reads them measures it."""
+        import duckdb
+
+        try:
+            return self.connection.execute(sql).to_arrow_reader(rows)
         except duckdb.Error as error:
             raise as_execution_error(error, relation) from error
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daedalus.pipelines.day_context import DayContext
+    from daedalus.pipelines.profiling import NoProfile
 
 QID = "qid"
 Report = "Callable[[str], None]"
@@ -123,10 +124,10 @@ def _write_stream(
                 if sink is None or schema is None:
                     schema = output_schema(context.pipeline, rows.schema)
                     unhashed = [QID] if _numbers_sessions(context) else []
-                    sink = ParquetSink(folder, schema, unhashed)
+                    sink = ParquetSink(folder, schema, unhashed, timed=context.profile.timed)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(_write, sink, rows, schema)
+                writing = writer.submit(_write, sink, rows, schema, context.profile)
             if writing is not None:
                 writing.result()
         except BaseException:
@@ -150,8 +151,10 @@ def _numbers_sessions(context: DayContext) -> bool:
     return bool(getattr(context.pipeline.operators[-1], "session_column", ""))
 
 
-def _write(sink: ParquetSink, rows: pa.Table, schema: pa.Schema) -> None:
-    sink.write(to_schema(rows, schema))
+def _write(sink: ParquetSink, rows: pa.Table, schema: pa.Schema, profile: NoProfile) -> None:
+    with profile.timed("sink", "convert", rows.num_rows):
+        converted = to_schema(rows, schema)
+    sink.write(converted)
 
 
 def to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -8,7 +8,9 @@ statistics from the same shards, in their threads, so neither costs a second rea
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS = 65_536
 SHARD_ROWS = 2 * ROW_GROUP_ROWS
+
+Timed = Callable[[str, str, int], AbstractContextManager[None]]
+
+
+def _untimed(_operator: str, _step: str, _rows: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +61,22 @@ class ParquetSink:
         schema: of every batch.
         unhashed: columns left out of the content hash (operational ids).
         threads: shards encoded at a time; as many more wait in memory at most.
+        timed: measures a block, told `sink`, what it does, and the rows.
     """
 
     def __init__(
-        self, folder: Path, schema: pa.Schema, unhashed: Sequence[str] = (), *, threads: int = 2
+        self,
+        folder: Path,
+        schema: pa.Schema,
+        unhashed: Sequence[str] = (),
+        *,
+        threads: int = 2,
+        timed: Timed = _untimed,
     ) -> None:
         self._folder = folder
         self._schema = schema
         self._hash = ContentHash(schema, unhashed)
+        self._timed = timed
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
         self._files: list[Path] = []
@@ -74,7 +90,8 @@ class ParquetSink:
     def write(self, table: pa.Table) -> None:
         """Append rows."""
         for batch in table.to_batches():
-            self._hash.update(batch)
+            with self._timed("sink", "hash", batch.num_rows):
+                self._hash.update(batch)
             self._waiting.append(batch)
             self._waiting_rows += batch.num_rows
         while self._waiting_rows >= SHARD_ROWS:
@@ -112,18 +129,20 @@ class ParquetSink:
         self._files.append(path)
         while len(self._writing) >= self._threads:
             self._finish_one()
-        self._writing.append(self._pool.submit(_write_shard, path, shard, self._sample))
+        self._writing.append(self._pool.submit(_write_shard, path, shard, self._sample, self._timed))
 
     def _finish_one(self) -> None:
         """Wait for the oldest shard under way."""
         self._sketches = merge_sketches([self._sketches, self._writing.popleft().result()])
 
 
-def _write_shard(path: Path, shard: pa.Table, sample: int) -> Sketches:
+def _write_shard(path: Path, shard: pa.Table, sample: int, timed: Timed) -> Sketches:
     parts: list[Sketches] = []
     with pq.ParquetWriter(path, shard.schema, compression="zstd") as writer:
         for start in range(0, max(shard.num_rows, 1), ROW_GROUP_ROWS):
-            group = shard.slice(start, ROW_GROUP_ROWS).combine_chunks()
-            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-            parts.append(table_sketches(group, sample=sample))
+            with timed("sink", "write", min(ROW_GROUP_ROWS, shard.num_rows - start)):
+                group = shard.slice(start, ROW_GROUP_ROWS).combine_chunks()
+                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            with timed("sink", "statistics", group.num_rows):
+                parts.append(table_sketches(group, sample=sample))
     return merge_sketches(parts)
