@@ -1,0 +1,431 @@
+"""`MetadataStore`: what was run, as one append-only SQLite file under the run root.
+
+    <output_root>/metadata.sqlite     the runs and what happened to them
+    <output_root>/_runs/RUN_ID.jsonl  each run's log
+
+A run is a row; everything that happens to it is a row in `events`: its status, its days, facts that are known
+later, notes of others. No row is ever changed or removed: triggers refuse it. Each append is a transaction of its
+own, flushed to disk, and waits for those of other processes. A run without an end whose process is gone is
+`interrupted`.
+
+Definitions never stand here, only their digests; texts that look like secrets are masked on the way in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import secrets as random_source
+import sqlite3
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
+from daedalus.metadata.plain import cleaned
+from daedalus.metadata.process import ProcessMark
+from daedalus.metadata.run_log import RunLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FILE_NAME = "metadata.sqlite"
+LOGS_FOLDER = "_runs"
+FORMAT = 1
+_APPLICATION_ID = 0x44414544  # "DAED"
+_BUSY_MS = 60_000
+_CHECKED_BYTES = 64 << 20
+
+_SCHEMA = f"""
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY, kind TEXT NOT NULL, service TEXT NOT NULL, version TEXT NOT NULL,
+    request TEXT NOT NULL, attempt INTEGER NOT NULL, started_at TEXT NOT NULL, facts TEXT NOT NULL
+) STRICT;
+CREATE INDEX runs_by_service ON runs (service, started_at);
+CREATE TABLE events (
+    event_id INTEGER PRIMARY KEY, run_id TEXT NOT NULL REFERENCES runs, at TEXT NOT NULL,
+    kind TEXT NOT NULL, name TEXT NOT NULL, payload TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_by_run ON events (run_id, kind);
+CREATE TRIGGER runs_stay BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER runs_remain BEFORE DELETE ON runs BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER events_remain BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+"""
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """One run as the store knows it.
+
+    Attributes:
+        kind: `train`, `materialize`, ... as its writer calls it.
+        version: the service's version when it ran.
+        attempt: 1, or one more than the run of the same request before it that did not succeed.
+        started_at: ISO, UTC; so is `ended_at`, which is empty while there is no end.
+        facts: what was known at its start and found out later, as plain data.
+        error: what ended it, as `DaedalusError.to_dict`; None when nothing did.
+    """
+
+    run_id: str
+    kind: str
+    service: str
+    version: str
+    status: RunStatus
+    attempt: int
+    started_at: str
+    ended_at: str
+    facts: dict[str, Any]
+    error: dict[str, Any] | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None without an end."""
+        if not self.ended_at:
+            return None
+        span = dt.datetime.fromisoformat(self.ended_at) - dt.datetime.fromisoformat(self.started_at)
+        return span.total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """Something that was appended to a run.
+
+    Attributes:
+        kind: `status`, `facts`, `day`, `note`.
+        name: the day's `stage/YYYY-MM-DD`, or the note's kind.
+    """
+
+    at: str
+    kind: str
+    name: str
+    payload: dict[str, Any]
+
+
+class MetadataStore:
+    """The runs under one run root.
+
+    Args:
+        root: the run root, `output_root`; the file is made when the first run begins.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.path = root / FILE_NAME
+
+    # ------------------------------------------------------------------ writing
+
+    def begin(
+        self,
+        kind: str,
+        *,
+        service: str = "",
+        version: str = "",
+        facts: Mapping[str, Any] | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Record that a run begins now, in this process; returns its id.
+
+        Args:
+            kind: what kind of run.
+            service: what it is for.
+            version: that service's version.
+            facts: what is known about it already.
+            request: what was asked for; runs of an equal request are attempts at the same thing.
+
+        Raises:
+            ExecutionError: the record cannot be kept: the folder is read-only, the disk full, or the file there
+                is not a whole metadata file of this version. Nothing was changed.
+        """
+        self._create()
+        now = dt.datetime.now(dt.UTC)
+        run_id = f"{now:%Y%m%dT%H%M%S}-{random_source.token_hex(3)}"
+        wanted = json.dumps(cleaned(request or {}), sort_keys=True)
+        known = cleaned(dict(facts or {})) | {"process": ProcessMark.here().to_dict()}
+        with self._connected(write=True) as connection:
+            self._check_whole(connection)
+            attempt = self._attempt(connection, (kind, service, wanted))
+            connection.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (run_id, kind, service, version, wanted, attempt, _text(now), json.dumps(known, default=str)),
+            )
+        self.log(run_id).write("begin", run_kind=kind, service=service, attempt=attempt)
+        return run_id
+
+    def append(self, run_id: str, kind: str, payload: Mapping[str, Any], *, name: str = "") -> None:
+        """Append an event to a run; ExecutionError when it cannot be kept."""
+        row = (
+            run_id,
+            _text(dt.datetime.now(dt.UTC)),
+            kind,
+            name,
+            json.dumps(cleaned(dict(payload)), default=str),
+        )
+        with self._connected(write=True) as connection:
+            connection.execute(
+                "INSERT INTO events (run_id, at, kind, name, payload) VALUES (?, ?, ?, ?, ?)", row
+            )
+
+    def append_day(self, run_id: str, stage: str, day: str, payload: Mapping[str, Any]) -> None:
+        """Record what is known of a day; said twice, the later keys win."""
+        self.append(run_id, "day", payload, name=f"{stage}/{day}")
+
+    def attach(self, run_id: str, kind: str, payload: Mapping[str, Any]) -> None:
+        """Keep a note with a run: the verdict of a check, a tracker's link, ...; any number of each kind."""
+        self.append(self.find(run_id).run_id, "note", payload, name=kind)
+
+    def finish(self, run_id: str, status: RunStatus, *, error: Mapping[str, Any] | None = None) -> None:
+        """Record how a run ended."""
+        self.append(run_id, "status", {"status": status.value, "error": error})
+        self.log(run_id).write("end", status=status.value)
+
+    def log(self, run_id: str) -> RunLog:
+        """The run's log."""
+        return RunLog(self.root / LOGS_FOLDER / f"{run_id}.jsonl")
+
+    # ------------------------------------------------------------------ reading
+
+    def runs(self, *, service: str = "", kind: str = "", limit: int | None = None) -> list[StoredRun]:
+        """The runs, newest first; those of a service or kind alone where one is given."""
+        if not self.path.exists():
+            return []
+        clauses = [f"{name} = ?" for name, value in (("service", service), ("kind", kind)) if value]
+        where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
+        with self._connected() as connection:
+            rows = connection.execute(
+                f"SELECT * FROM runs {where} ORDER BY started_at DESC, rowid DESC LIMIT ?",
+                (*(value for value in (service, kind) if value), -1 if limit is None else limit),
+            ).fetchall()
+            return [self._stored(connection, row) for row in rows]
+
+    def find(self, run_id: str) -> StoredRun:
+        """The run of this id, of a unique beginning of it, or the newest one for `latest`.
+
+        Raises:
+            DefinitionError: there is no such run, or several; with near matches.
+        """
+        if run_id == "latest":
+            newest = self.runs(limit=1)
+            if newest:
+                return newest[0]
+        elif run_id and self.path.exists():
+            with self._connected() as connection:
+                found = connection.execute(
+                    "SELECT * FROM runs WHERE substr(run_id, 1, length(?1)) = ?1 ORDER BY started_at LIMIT 5",
+                    (run_id,),
+                ).fetchall()
+                if len(found) == 1:
+                    return self._stored(connection, found[0])
+            if found:
+                some = ", ".join(row["run_id"] for row in found)
+                raise DefinitionError(f"several runs begin with {run_id!r}", where=str(self.path), hint=some)
+        known = [run.run_id for run in self.runs(limit=200)]
+        raise DefinitionError(
+            f"unknown run {run_id!r}",
+            where=str(self.path),
+            hint=did_you_mean(run_id, known) or "No run is recorded here; is this the run root?",
+        )
+
+    def days(self, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:
+        """What is recorded of each (stage, day) of a run, ascending."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for event in self.events(run_id, kind="day"):
+            stage, _, day = event.name.partition("/")
+            found[stage, day] = found.get((stage, day), {}) | event.payload
+        return dict(
+            sorted(found.items(), key=lambda item: (item[0][1], item[0][0] != "skeleton", item[0][0]))
+        )
+
+    def notes(self, run_id: str, kind: str = "") -> list[RunEvent]:
+        """The notes of a run, oldest first; those of one kind where it is given."""
+        return [note for note in self.events(run_id, kind="note") if kind in ("", note.name)]
+
+    def events(self, run_id: str, *, kind: str = "") -> list[RunEvent]:
+        """Everything that was appended to a run, in order."""
+        with self._connected() as connection:
+            rows = connection.execute(
+                "SELECT * FROM events WHERE run_id = ? AND (? = '' OR kind = ?) ORDER BY event_id",
+                (run_id, kind, kind),
+            ).fetchall()
+        return [
+            RunEvent(at=row["at"], kind=row["kind"], name=row["name"], payload=json.loads(row["payload"]))
+            for row in rows
+        ]
+
+    # ------------------------------------------------------------------ rows to runs
+
+    def _stored(self, connection: sqlite3.Connection, row: sqlite3.Row) -> StoredRun:
+        facts = json.loads(row["facts"])
+        status, ended_at, error = RunStatus.RUNNING, "", None
+        for event in connection.execute(
+            "SELECT at, kind, payload FROM events WHERE run_id = ? AND kind IN ('status', 'facts') "
+            "ORDER BY event_id",
+            (row["run_id"],),
+        ):
+            payload = json.loads(event["payload"])
+            if event["kind"] == "facts":
+                facts |= payload
+            else:
+                status, ended_at, error = RunStatus(payload["status"]), event["at"], payload["error"]
+        if status is RunStatus.RUNNING and not self._is_alive(row["run_id"], facts):
+            status = RunStatus.INTERRUPTED
+        return StoredRun(
+            run_id=row["run_id"],
+            kind=row["kind"],
+            service=row["service"],
+            version=row["version"],
+            status=status,
+            attempt=row["attempt"],
+            started_at=row["started_at"],
+            ended_at=ended_at,
+            facts=facts,
+            error=error,
+        )
+
+    def _is_alive(self, run_id: str, facts: Mapping[str, Any]) -> bool:
+        return ProcessMark.from_dict(facts.get("process", {})).is_alive(self.log(run_id).last_written())
+
+    def _attempt(self, connection: sqlite3.Connection, request: tuple[str, str, str]) -> int:
+        rows = connection.execute(
+            "SELECT * FROM runs WHERE kind = ? AND service = ? AND request = ? ORDER BY rowid DESC", request
+        )
+        for row in rows:
+            before = self._stored(connection, row)
+            if before.status is RunStatus.SUCCEEDED:
+                return 1
+            if before.status is not RunStatus.RUNNING:
+                return before.attempt + 1
+        return 1
+
+    # ------------------------------------------------------------------ the file
+
+    def _create(self) -> None:
+        """Make the file, whole or not at all, unless it is there."""
+        if self.path.exists():
+            return
+        try:
+            (self.root / LOGS_FOLDER).mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / LOGS_FOLDER / ".create.lock"):
+                if self.path.exists():
+                    return
+                part = self.root / f".{FILE_NAME}.{os.getpid()}.new"
+                part.unlink(missing_ok=True)
+                with contextlib.closing(sqlite3.connect(part)) as connection:
+                    connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+                    connection.execute("PRAGMA journal_mode = WAL")
+                part.rename(self.path)
+        except OSError as error:
+            raise self._unwritable(error.strerror or str(error)) from error
+        except sqlite3.Error as error:
+            raise self._unwritable(str(error)) from error
+
+    @contextlib.contextmanager
+    def _connected(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection of its own; a writing one is one transaction."""
+        self._require_whole()
+        try:
+            with contextlib.closing(self._open(write=write)) as connection:
+                self._require_format(connection)
+                if write:
+                    connection.execute("PRAGMA synchronous = FULL")
+                    connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                if write:
+                    connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if write and "malformed" not in str(error):
+                raise self._unwritable(str(error)) from error
+            raise self._broken(str(error)) from error
+        except sqlite3.DatabaseError as error:
+            raise self._broken(str(error)) from error
+
+    def _open(self, *, write: bool) -> sqlite3.Connection:
+        modes = ["rw"] if write else ["rw", "ro", "ro&immutable=1"]
+        for mode in modes:
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=_BUSY_MS / 1000,
+                isolation_level=None,
+            )
+            connection.row_factory = sqlite3.Row
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError:  # a folder that cannot be written: read what is in the file
+                connection.close()
+                if mode == modes[-1]:
+                    raise
+                continue
+            return connection
+        raise AssertionError("unreachable")
+
+    def _require_format(self, connection: sqlite3.Connection) -> None:
+        if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+            raise self._broken("another program wrote it")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > FORMAT:
+            raise ExecutionError(
+                f"a newer Daedalus wrote these records (format {found}, this version reads {FORMAT})",
+                where=str(self.path),
+                hint="Install that version, or choose another output_root; the file was left as it is",
+            )
+
+    def _require_whole(self) -> None:
+        """A file that is shorter than its header says lost rows, unless its log still holds them."""
+        wal = self.path.with_name(FILE_NAME + "-wal")
+        try:
+            # In this order: a log that is gone by now was written back before.
+            with self.path.open("rb") as file:
+                header = file.read(100)
+            logged = wal.exists() and wal.stat().st_size > 0
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            raise self._broken("it is gone") from None
+        except OSError as error:
+            raise self._broken(error.strerror or str(error)) from error
+        page = int.from_bytes(header[16:18], "big")
+        pages = int.from_bytes(header[28:32], "big")
+        if len(header) < 100 or (not logged and size < (65_536 if page == 1 else page) * pages):
+            raise self._broken("it is cut off")
+
+    def _check_whole(self, connection: sqlite3.Connection) -> None:
+        """Look at every page before a run begins, while that takes no time."""
+        if self.path.stat().st_size <= _CHECKED_BYTES:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise self._broken(str(found).splitlines()[0])
+
+    def _broken(self, why: str) -> ExecutionError:
+        return ExecutionError(
+            f"the run records cannot be read: {why}",
+            where=str(self.path),
+            hint="It was left as it is: restore it from a backup, or move it aside and a new one is begun; "
+            "the days and their manifests do not depend on it",
+        )
+
+    def _unwritable(self, why: str) -> ExecutionError:
+        return ExecutionError(
+            f"the run cannot be recorded: {why}",
+            where=str(self.path),
+            hint="Make the folder writable, or choose another one with --output-root",
+        )
+
+
+def _text(moment: dt.datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
