@@ -426,7 +426,7 @@ def recent_distinct(elements, first, start, by_high, group, low, high, limit, le
     seen_row = np.full(count, -1, np.int32)
     seen_at = np.zeros(count, np.int64)
     owner = np.full(count, -1, np.int32)
-    out = np.empty(1024, np.int64)
+    out = np.empty(1024, np.int32)
     used, current, head, place = 0, -1, -1, 0
     for row in by_high:
         if group[row] != current:
@@ -456,7 +456,7 @@ def recent_distinct(elements, first, start, by_high, group, low, high, limit, le
         number = head
         while number >= 0 and seen_row[number] >= low[row] and used - begin[row] < limit:
             if used == len(out):
-                grown = np.empty(2 * used, np.int64)
+                grown = np.empty(2 * used, np.int32)
                 grown[:used] = out
                 out = grown
             out[used] = seen_at[number]
@@ -465,3 +465,13 @@ def recent_distinct(elements, first, start, by_high, group, low, high, limit, le
         lengths[row] = used - begin[row]
         out[begin[row] : used] = out[begin[row] : used][::-1].copy()
     return out[:used]
+
+
+@_compiled
+def count_since(found, begin, end, since, lengths):  # type: ignore[no-untyped-def]
+    """How many of each row's rising positions found[begin:end] are at or after `since`."""
+    for row in range(len(begin)):
+        place = end[row]
+        while place > begin[row] and found[place - 1] >= since[row]:
+            place -= 1
+        lengths[row] = end[row] - place

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -22,6 +24,9 @@ from daedalus.errors import DefinitionError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from daedalus.compute.layout import Finder
 
@@ -151,7 +156,7 @@ def aggregate_relations(
 
 
 class Aggregation:
-    """An aggregation that gives its columns for any range of spine rows: searched once, gathered in pieces.
+    """An aggregation that gives its columns for any of its spine rows: searched once, gathered in pieces.
 
     Long lists of a whole day need not be in memory at once: what is kept is the sorted history and each row's
     place in it. Use as a context manager; the arguments are those of `aggregate_relations`.
@@ -174,7 +179,6 @@ class Aggregation:
             condition_fragment(spec, schemas[spec.history_view])
         self._session = Session(duckdb_config)
         self._threads = _threads(duckdb_config)
-        self._rows = spine.num_rows
         try:
             workspace = Workspace(
                 spine,
@@ -184,6 +188,7 @@ class Aggregation:
                 row_number=row_number,
             )
             self._views = self._each(lambda spec: View(spec, workspace), checked)
+            _find_widest(self._views)
         except BaseException:
             self._session.close()
             raise
@@ -198,11 +203,9 @@ class Aggregation:
         """Close the DuckDB session."""
         self._session.close()
 
-    def columns(self, start: int = 0, stop: int | None = None) -> list[pa.Array]:
-        """One array per spec, for the spine rows from `start` up to `stop` (None is the end)."""
-        stop = self._rows if stop is None else stop
-
-        return self._each(lambda view: compute_rows(view, start, stop), self._views)
+    def columns(self, places: NDArray[np.int64] | None = None) -> list[pa.Array]:
+        """One array per spec, for the spine rows at `places`; None is all of them."""
+        return self._each(lambda view: compute_rows(view, places), self._views)
 
     def _each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """The work done on every item. Compiled loops and Arrow let go of the interpreter's lock."""
@@ -210,6 +213,18 @@ class Aggregation:
             return [work(item) for item in items]
         with ThreadPoolExecutor(min(self._threads, len(items))) as pool:
             return list(pool.map(work, items))
+
+
+def _find_widest(views: Sequence[View]) -> None:
+    """Tell views whose specs are equal but for the window which of them sees furthest back."""
+    alike: dict[AggregationSpec, list[View]] = {}
+    for view in views:
+        alike_key = replace(view.spec, name="_", window_days=None)
+        alike.setdefault(alike_key, []).append(view)
+    for members in alike.values():
+        widest = max(members, key=lambda view: math.inf if (days := view.spec.window_days) is None else days)
+        for view in members:
+            view.widest = widest
 
 
 def _threads(config: Mapping[str, Any] | None) -> int:

@@ -39,7 +39,7 @@ def _contiguous(view: View, source: NDArray[Any]) -> pa.Array:
 
     low, high = view.ends.low, view.ends.high
     lengths = np.minimum(high - low, np.int32(view.limit))
-    offsets = _offsets(view, lengths)
+    offsets = _offsets(lengths, view.spec.where)
     out = np.empty(offsets[-1], source.dtype)
     _kernels.copy_slices(source, high - lengths, offsets, out)
     return _list_array(view, offsets, out)
@@ -53,18 +53,18 @@ def _without_own(view: View, source: NDArray[Any]) -> pa.Array:
     own, has_own = view.own_arrays()
     lengths, exact = np.empty(view.size, np.int32), np.empty(view.size, np.bool_)
     _kernels.count_others(keys, jump, low, high, own, has_own, view.limit, lengths, exact)
-    offsets = _offsets(view, lengths)
+    offsets = _offsets(lengths, view.spec.where)
     out = np.empty(offsets[-1], source.dtype)
     _kernels.copy_others(source, keys, jump, high, own, exact, offsets, out)
     return _list_array(view, offsets, out)
 
 
-def _offsets(view: View, lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+def _offsets(lengths: NDArray[np.int32], where: str) -> NDArray[np.int32]:
     total = int(lengths.sum(dtype=np.int64))
     if total > MAX_ITEMS_PER_COLUMN:
         raise ExecutionError(
             f"the lists hold {total} values, more than the {MAX_ITEMS_PER_COLUMN} of one Arrow list column",
-            where=view.spec.where,
+            where=where,
             hint="Set max_items, shorten the window, or aggregate fewer rows at a time",
         )
     offsets = np.zeros(len(lengths) + 1, np.int32)
@@ -101,28 +101,45 @@ def as_lists(items: pa.Array, offsets: NDArray[np.int32]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), items, type=kind)
 
 
-def flatten_distinct(view: View) -> pa.Array:
-    """The most recently seen distinct elements of every spine row's lists, oldest first."""
+def flatten_distinct(view: View, places: NDArray[np.int64] | None = None) -> pa.Array:
+    """The most recently seen distinct elements of every spine row's lists, oldest first.
+
+    Every spine row's are found once, for the longest window of the specs alike: a shorter window sees the
+    newest of them.
+    """
     from daedalus.compute import _kernels
 
     elements, first, flat = view.memo("elements", lambda: _elements(view))
-    begin, lengths = np.zeros(view.size, np.int64), np.zeros(view.size, np.int32)
-    found = _kernels.recent_distinct(
-        elements,
-        first,
-        view.selection.start,
-        view.layout.spine_order,
-        view.layout.spine.group,
-        view.ends.low,
-        view.ends.high,
-        view.limit,
-        lengths,
-        begin,
-    )
-    offsets = _offsets(view, lengths)
-    places = np.empty(offsets[-1], np.int64)
-    _kernels.copy_slices(found, begin, offsets, places)
-    return as_lists(take(view, flat, places), offsets)
+    widest = view.widest
+
+    def find() -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+        begin, lengths = np.zeros(view.size, np.int64), np.zeros(view.size, np.int32)
+        found = _kernels.recent_distinct(
+            elements,
+            first,
+            view.selection.start,
+            view.layout.spine_order,
+            view.layout.spine.group,
+            widest.ends.low,
+            widest.ends.high,
+            view.limit,
+            lengths,
+            begin,
+        )
+        return begin, lengths, found
+
+    begin, lengths, found = view.memo(("recent distinct", widest.spec), find)
+    low, high = view.ends.low, view.ends.high
+    if places is not None:
+        begin, lengths, low, high = begin[places], lengths[places], low[places], high[places]
+    end = begin + lengths
+    if widest is not view:
+        lengths = np.empty(len(low), np.int32)
+        _kernels.count_since(found, begin, end, np.where(high > low, first[low], first[-1]), lengths)
+    offsets = _offsets(lengths, view.spec.where)
+    out = np.empty(offsets[-1], found.dtype)
+    _kernels.copy_slices(found, end - lengths, offsets, out)
+    return as_lists(take(view, flat, out), offsets)
 
 
 def _elements(view: View) -> tuple[NDArray[np.int32], NDArray[np.int64], pa.Array]:
@@ -135,3 +152,21 @@ def _elements(view: View) -> tuple[NDArray[np.int32], NDArray[np.int64], pa.Arra
     np.cumsum(lengths, out=first[1:])
     numbers, _ = columns.dense_numbers([[flat]])
     return numbers[0], first, flat
+
+
+def take_rows(array: pa.Array, places: NDArray[np.int64]) -> pa.Array:
+    """`array.take(places)`; lists of values of a fixed width are copied slice by slice, which is faster."""
+    from daedalus.compute import _kernels
+
+    if not pa.types.is_list(array.type) or array.null_count:
+        return array.take(pa.array(places))
+    items = array.values
+    raw = None if items.null_count else columns.fixed_width_view(items)
+    if raw is None:
+        return array.take(pa.array(places))
+    begin = array.offsets.to_numpy()
+    lengths = np.diff(begin)[places]
+    offsets = _offsets(lengths, "aggregate_pit_table")
+    out = np.empty(offsets[-1], raw.dtype)
+    _kernels.copy_slices(raw, begin[:-1][places], offsets, out)
+    return as_lists(pa.Array.from_buffers(items.type, len(out), [None, pa.py_buffer(out)]), offsets)

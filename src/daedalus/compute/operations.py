@@ -36,15 +36,19 @@ def compute_column(view: View) -> pa.Array:
     return column if column.type == kind else column.cast(kind)
 
 
-def compute_rows(view: View, start: int, stop: int) -> pa.Array:
-    """The spec's value for the spine rows from `start` up to `stop`.
+def compute_rows(view: View, places: NDArray[np.int64] | None) -> pa.Array:
+    """The spec's value for the spine rows at `places`; None is all of them.
 
     Lists are gathered for these rows alone; values of a fixed size are computed once for all rows.
     """
-    if view.spec.operation in (Operation.LIST, Operation.FLATTEN_DISTINCT):
-        return compute_column(view.rows(start, stop))
+    if places is None:
+        return compute_column(view)
+    if view.spec.operation is Operation.LIST:
+        return compute_column(view.rows(places))
+    if view.spec.operation is Operation.FLATTEN_DISTINCT:
+        return lists.flatten_distinct(view, places)
     key = ("column", view.spec)
-    return view.workspace.memo.get(key, lambda: compute_column(view)).slice(start, stop - start)
+    return view.workspace.memo.get(key, lambda: compute_column(view)).take(pa.array(places))
 
 
 def _count(view: View) -> pa.Array:

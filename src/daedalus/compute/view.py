@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from daedalus.compute.columns import Keys
-from daedalus.compute.layout import Ends, Points
+from daedalus.compute.layout import Ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -30,6 +29,7 @@ class View:
         size: how many spine rows there are.
         limit: how many rows (or values) are kept at most.
         own: the spine rows' own values when they are left out, comparable with `keys()`; else None.
+        widest: the longest window of the specs that are equal but for their windows; maybe this one.
     """
 
     def __init__(self, spec: AggregationSpec, workspace: Workspace) -> None:
@@ -40,25 +40,16 @@ class View:
         self.ends = workspace.ends(spec)
         self.size = workspace.spine.num_rows
         self.limit = min(spec.max_items or 2**31 - 1, 2**31 - 1)
+        self.widest: View = self
         self.own: Keys | None = workspace.keys(spec)[1] if spec.exclude_self else None
-        self._first = 0
 
-    def rows(self, start: int, stop: int) -> View:
-        """The same spec for some of the spine rows only."""
-        if (start, stop) == (0, self.size):
-            return self
+    def rows(self, places: NDArray[np.int64]) -> View:
+        """The same spec for some of the spine rows only, in the order of `places`."""
         some = copy.copy(self)
-        some.size = stop - start
-        some.ends = Ends(self.ends.low[start:stop], self.ends.high[start:stop])
-        some._first = self._first + start
-        spine, order = self.layout.spine, self.layout.spine_order
-        inside = order[(order >= start) & (order < stop)] - np.int32(start)
-        points = Points(
-            group=spine.group[start:stop], time=spine.time[start:stop], valid=spine.valid[start:stop]
-        )
-        some.layout = dataclasses.replace(self.layout, spine=points, spine_order=inside)
+        some.size = len(places)
+        some.ends = Ends(self.ends.low[places], self.ends.high[places])
         if self.own is not None:
-            some.own = Keys(keys=self.own.keys[start:stop], valid=self.own.valid[start:stop])
+            some.own = Keys(keys=self.own.keys[places], valid=self.own.valid[places])
         return some
 
     @property
@@ -89,14 +80,12 @@ class View:
         return self.workspace.kept_keys(self.spec, ordered=ordered)
 
     def own_arrays(self, *, ordered: bool = False) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Per spine row the key of the value to leave out, and whether there is one."""
+        """Per spine row the key of the value to leave out, and whether there is one; `ordered` for all rows only."""
         if self.own is None:
             return np.zeros(self.size, np.int64), np.zeros(self.size, np.bool_)
-        found = self.workspace.keys(self.spec, ordered=ordered)[1]
-        if found is None:
-            return self.own.keys, self.own.valid
-        mine = slice(self._first, self._first + self.size)
-        return found.keys[mine], found.valid[mine]
+        found = self.workspace.keys(self.spec, ordered=True)[1] if ordered else None
+        own = self.own if found is None else found
+        return own.keys, own.valid
 
     def jump(self) -> NDArray[np.int32]:
         """Per kept row the nearest earlier one with another value."""
