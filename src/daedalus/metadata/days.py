@@ -15,10 +15,11 @@ import os
 import shutil
 import socket
 import uuid
+import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from daedalus.errors import ExecutionError
 
@@ -78,10 +79,12 @@ class DayStore:
 
     Args:
         root: for example `<output_root>/<service>/skeleton`; made when the first day is written.
+        lock_seconds: how long to wait for a day that another run holds.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, lock_seconds: float = 0.0) -> None:
         self.root = root
+        self._lock_seconds = lock_seconds
 
     def path(self, day: dt.date) -> Path:
         """The final folder of `day`, present or not."""
@@ -109,7 +112,11 @@ class DayStore:
 
     @contextlib.contextmanager
     def locked(self, day: dt.date) -> Iterator[None]:
-        """Hold the day against other runs, and mend what a crashed one left.
+        """Hold the day against other runs, on any host, and mend what a crashed one left.
+
+        The lock is the system's (`flock`): it ends with the process that holds it, and on a network file system
+        with the host, when the server gives up on it. Where there is no `flock`, the lock is a file, which a host
+        that is gone leaves behind.
 
         Raises:
             ExecutionError: another run holds the day; the message says which process on which host.
@@ -119,13 +126,17 @@ class DayStore:
         owner_file = locks / f"{day.isoformat()}.owner"
         lock = FileLock(locks / f"{day.isoformat()}.lock")
         try:
-            lock.acquire(timeout=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that there is no flock
+                lock.acquire(timeout=self._lock_seconds)
         except Timeout:
             owner = _read_text(owner_file) or "another run"
+            left = f"if its host is gone, remove {lock.lock_file}"
             raise ExecutionError(
                 f"this day is being written by {owner}",
                 where=str(self.path(day)),
-                hint="Wait for it, or stop it; a run that died holds nothing",
+                hint="Wait for it, or stop it; "
+                + (left if isinstance(lock, SoftFileLock) else "a run that died holds nothing"),
                 day=day.isoformat(),
             ) from None
         try:

@@ -13,6 +13,7 @@ import datetime as dt
 import json
 import os
 import time
+import uuid
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -151,13 +152,18 @@ class HistoryCache:
             NotExactError: a column's type does not survive the files.
         """
         days = self.event_days(day)
-        for run in _runs([one for one in days if not _is_whole(self.path(one))]):
-            self._make(run)
+        for run in self.missing([day]):
+            self.make(run)
         paths = [self.path(one) for one in days]
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 os.utime(path)
         return paths
+
+    def missing(self, days: Iterable[dt.date]) -> list[list[dt.date]]:
+        """The event days that target days reach and that have no file yet, adjacent ones together."""
+        wanted = sorted({one for day in days for one in self.event_days(day)})
+        return _runs([one for one in wanted if not _is_whole(self.path(one))])
 
     def path(self, day: dt.date) -> Path:
         """Where one event day's rows are kept, named after what they are made from."""
@@ -201,8 +207,12 @@ class HistoryCache:
         pipeline = self._context.pipeline
         return OperatorPipeline(service=pipeline.service, version=pipeline.version, operators=operators)
 
-    def _make(self, days: Sequence[dt.date]) -> None:
-        """Compute adjacent event days in one go, and write each to its file."""
+    def make(self, days: Sequence[dt.date]) -> None:
+        """Compute adjacent event days in one go, and write each to its file.
+
+        Raises:
+            NotExactError: a column's type does not survive the files.
+        """
         lookback = float((days[-1] - days[0]).days * 86_400)
         context = dataclasses.replace(self._context, pipeline=self._pipeline(lookback), day=days[-1])
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -226,7 +236,8 @@ class HistoryCache:
             f"WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} ORDER BY {ROW}"
         )
         final = self.path(day)
-        part = final.with_name(f".{final.name}.{os.getpid()}")
+        # Workers of several hosts share the folder, and may share process ids.
+        part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}")
         relations.graph.execute(
             f"COPY ({rows}) TO {quote_literal(str(part))} (FORMAT parquet, COMPRESSION lz4_raw)",
             self.chain.relation,
