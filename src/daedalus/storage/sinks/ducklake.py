@@ -17,7 +17,7 @@ from daedalus.errors import DefinitionError
 from daedalus.secrets import mask
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import load_extensions
-from daedalus.storage.sinks.tables import WAIT_SECONDS, Partition, TableSink
+from daedalus.storage.sinks.tables import Partition, TableSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ class DuckLakeSink(TableSink):
         schema: str,
         table: str = "training",
         data_path: str = "",
-        wait_seconds: float = WAIT_SECONDS,
+        wait_seconds: float | None = None,
         prepare: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
     ) -> None:
         super().__init__(connection, place, schema=schema, table=table, wait_seconds=wait_seconds)

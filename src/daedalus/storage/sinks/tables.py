@@ -109,7 +109,7 @@ class TableSink(ABC):
         place: the database, as written: `${ENV}` is resolved here and never shown.
         schema: of its tables: the service's name.
         table: the rows' table.
-        wait_seconds: how long a locked database is waited for.
+        wait_seconds: how long a locked database is waited for; None is `WAIT_SECONDS`.
     """
 
     format: ClassVar[str]
@@ -122,14 +122,14 @@ class TableSink(ABC):
         *,
         schema: str,
         table: str = "training",
-        wait_seconds: float = WAIT_SECONDS,
+        wait_seconds: float | None = None,
     ) -> None:
         self.connection = connection
         self.place = place
         self.schema = schema
         self.table = table
         self.resolved = expand_env(place, where=f"sink {mask(place)}")
-        self._wait = wait_seconds
+        self._wait = WAIT_SECONDS if wait_seconds is None else wait_seconds
 
     def __enter__(self) -> Self:
         self._patiently(self._open)
