@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.dtypes import to_duckdb
 from daedalus.errors import SourceError, did_you_mean
 from daedalus.sql.identifiers import quote_ident, quote_literal
+from daedalus.storage.checked_casts import INTEGERS, checked_cast, spelled
 from daedalus.storage.sources.base import shape_sql
 
 if TYPE_CHECKING:
@@ -26,20 +27,10 @@ if TYPE_CHECKING:
 ERROR_MARK = "[daedalus] "
 
 UNIT_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
-_INTEGERS = {
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "HUGEINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-}
 _NESTED = ("STRUCT", "MAP", "UNION")
-#: Types that a text is rounded to, and what shows that it was.
-_FINER = {"DATE": "TIMESTAMP", "TIMESTAMP_S": "TIMESTAMP", "TIMESTAMP_MS": "TIMESTAMP", "DECIMAL": "DOUBLE"}
+_INSTANTS = ("TIMESTAMP", "TIMESTAMPTZ")
+#: Characters of a value that an error shows.
+_SHOWN = 200
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
 
 
@@ -99,6 +90,7 @@ class ViewReader:
         self._dry = dry
         self._source = source
         self._ticks = ticks_per_second
+        self._connection = connection
         self.columns = {column.name: column for column in _match(view, source.schema(connection))}
 
     def order_by(self) -> list[str]:
@@ -156,23 +148,43 @@ class ViewReader:
     def _cast_sql(self, column: ViewColumn, raw: str) -> str:
         if self._counts_ticks(column):
             return self._instant_of_ticks(column, raw)
-        tried = f"TRY_CAST({raw} AS {column.dtype})"
-        fits = f"{tried} IS NOT NULL"
-        if column.source_type != "VARCHAR" or column.dtype in _INTEGERS:
-            fits += f" AND TRY_CAST({tried} AS {column.source_type}) IS NOT DISTINCT FROM {raw}"
-        elif finer := _FINER.get(column.dtype.partition("(")[0]):
-            fits += f" AND TRY_CAST({tried} AS {finer}) IS NOT DISTINCT FROM TRY_CAST({raw} AS {finer})"
+        self._require_castable(column)
+        cast = checked_cast(raw, column.source_type, column.dtype)
         message = (
-            f"{ERROR_MARK}{self._place(column)}: a value of type {column.source_type} does not fit the declared "
-            f"{self.view.field(column.name).dtype} without loss. Declare a wider dtype. The first such value: "
+            f"{ERROR_MARK}{self._place(column)}{_read_from(column)}: a value of type {column.source_type} does not fit "
+            f"the declared {self.view.field(column.name).dtype} without loss. {_mend(column)}. The first such value: "
         )
-        complain = f"error({quote_literal(message)} || CAST({raw} AS VARCHAR))"
-        return f"CASE WHEN {raw} IS NULL THEN NULL WHEN {fits} THEN {tried} ELSE {complain} END"
+        shown = f"left(CAST({raw} AS VARCHAR), {_SHOWN})"
+        complain = f"error({quote_literal(message)} || {shown})"
+        return f"CASE WHEN {raw} IS NULL THEN NULL WHEN {cast.fits} THEN {cast.value} ELSE {complain} END"
+
+    def _require_castable(self, column: ViewColumn) -> None:
+        """Refuse a pair of types that DuckDB has no cast between, whatever the values."""
+        import duckdb
+
+        raw = f"CAST(NULL AS {column.source_type})"
+        cast = checked_cast(raw, column.source_type, column.dtype)
+        try:
+            # On a cursor of its own: the connection may be in the middle of a result.
+            with self._connection.cursor() as cursor:
+                cursor.execute(f"DESCRIBE SELECT {cast.value}, {cast.fits}")
+        except duckdb.Error:
+            raise SourceError(
+                f"the source's type {column.source_type} cannot become the declared "
+                f"{self.view.field(column.name).dtype}",
+                where=f"{self._place(column)}{_read_from(column)}",
+                hint="Declare the type that the source has, or convert it in source.query",
+            ) from None
 
     def _counts_ticks(self, column: ViewColumn) -> bool:
         """Whether the source counts ticks in `timestamp_unit` where the view declares a timestamp."""
         is_time = column.name in (self.view.source.timestamp_field, self.view.source.created_field)
-        return is_time and column.source_type in _INTEGERS and column.dtype.startswith("TIMESTAMP")
+        return is_time and column.source_type in INTEGERS and column.dtype.startswith("TIMESTAMP")
+
+    def _is_ordered_like_its_instant(self, column: ViewColumn) -> bool:
+        """Whether the raw column can be compared in place of its value, so that the source can filter by it."""
+        same = column.source_type == column.dtype or {column.source_type, column.dtype} <= set(_INSTANTS)
+        return same or self._counts_ticks(column)
 
     def _instant_of_ticks(self, column: ViewColumn, raw: str) -> str:
         unit = UNIT_US[self.view.source.timestamp_unit]
@@ -186,7 +198,7 @@ class ViewReader:
     def _tick_sql(self) -> str:
         column = self.columns[self.view.timestamp_field]
         value = self._value_sql(column)
-        if column.dtype in _INTEGERS:
+        if column.dtype in INTEGERS:
             unit = UNIT_US[self.view.source.timestamp_unit]
             return f"(CAST({value} AS BIGINT) * {round(unit * self._ticks / 1_000_000)})"
         if self._ticks == 1_000_000_000:
@@ -198,7 +210,7 @@ class ViewReader:
         if time_range is None or not self.view.timestamp_field:
             return ""
         column = self.columns[self.view.timestamp_field]
-        raw_ok = column.source_type == column.dtype or self._counts_ticks(column)
+        raw_ok = self._is_ordered_like_its_instant(column)
         value = f"raw.{quote_ident(column.source_name)}" if raw_ok else self._value_sql(column)
         dtype = column.source_type if raw_ok else column.dtype
         bounds = []
@@ -212,7 +224,7 @@ class ViewReader:
 
     def _instant(self, us: int, dtype: str) -> str:
         """A literal of the column's type at or above the instant (ranges begin and end on whole ticks)."""
-        if dtype in _INTEGERS:
+        if dtype in INTEGERS:
             unit = UNIT_US[self.view.source.timestamp_unit]
             return str(us * 1000 if unit < 1 else -(-us // round(unit)))
         return f"CAST(make_timestamp({us}) AS {dtype})"
@@ -221,7 +233,7 @@ class ViewReader:
 def view_source_unit(view: FeatureViewDef) -> float:
     """Microseconds per unit of the view's raw time column; 1 for timestamps."""
     field = view.field(view.timestamp_field) if view.timestamp_field else None
-    is_integer = field is not None and field.dtype in _INTEGERS
+    is_integer = field is not None and field.dtype in INTEGERS
     return UNIT_US[view.source.timestamp_unit] if is_integer else 1.0
 
 
@@ -238,22 +250,42 @@ def needs_nanoseconds(view: FeatureViewDef) -> bool:
     if not view.timestamp_field:
         return False
     dtype = view.field(view.timestamp_field).dtype
-    return dtype == "TIMESTAMP_NS" or (dtype in _INTEGERS and view.source.timestamp_unit == "ns")
+    return dtype == "TIMESTAMP_NS" or (dtype in INTEGERS and view.source.timestamp_unit == "ns")
 
 
 def _match(view: FeatureViewDef, schema: dict[str, str]) -> list[ViewColumn]:
-    folded = {name.lower(): (name, kind) for name, kind in schema.items()}
+    folded: dict[str, list[str]] = {}
+    for name in schema:
+        folded.setdefault(name.lower(), []).append(name)
     columns = []
     for field in view.fields:
         wanted = source_name_of(view, field.name)
-        found = folded.get(wanted.lower())
-        if found is None and not field.optional:
+        found = [wanted] if wanted in schema else folded.get(wanted.lower(), [])
+        if not found and not field.optional:
             raise _missing(view, field, wanted, schema)
-        name, kind = found or (wanted, "")
+        if len(found) > 1:
+            raise SourceError(
+                f"field {field.name!r} could be any of the source's columns {', '.join(found)}",
+                where=f"view {view.name} ({view.file})",
+                hint="Name one exactly with field_mapping",
+            )
+        name = found[0] if found else wanted
+        kind = spelled(schema[name]) if found else ""
         columns.append(
             ViewColumn(name=field.name, dtype=to_duckdb(field.dtype), source_name=name, source_type=kind)
         )
     return columns
+
+
+def _read_from(column: ViewColumn) -> str:
+    """The source's own name of the column, where it differs."""
+    return "" if column.source_name == column.name else f" (the source's {column.source_name})"
+
+
+def _mend(column: ViewColumn) -> str:
+    if column.source_type in ("VARCHAR", "JSON"):
+        return "Mend the value at the source, or declare VARCHAR"
+    return "Declare a wider dtype"
 
 
 def _missing(view: FeatureViewDef, field: FieldDef, wanted: str, schema: dict[str, str]) -> SourceError:
