@@ -114,12 +114,14 @@ class ExecutionResult:
         output_path: the final stage's folder, with one `dt=YYYY-MM-DD` folder per day.
         days: per stage and day, ascending.
         notices: what a person should know, and no error.
+        run_id: of the run's record; empty when nobody recorded it.
     """
 
     service: str
     output_path: Path
     days: tuple[DayResult, ...]
     notices: tuple[str, ...] = field(default=())
+    run_id: str = ""
 
 
 def run_pipeline(request: ExecutionRequest) -> ExecutionResult:

@@ -5,7 +5,7 @@ Results are plain data where a person reads them and frozen objects where a prog
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +38,14 @@ class RunOptions:
     runtime_path: Path | None = None
     aggregation_path: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as run records keep it."""
+        return {
+            "runtime_path": None if self.runtime_path is None else str(self.runtime_path),
+            "aggregation_path": None if self.aggregation_path is None else str(self.aggregation_path),
+            "overrides": dict(self.overrides),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,19 +225,34 @@ class PlatformRegistry:
         options: RunOptions | None = None,
         progress: Callable[..., None] | None = None,
     ) -> ExecutionResult:
-        """Compile, then run skeleton and enrich; no `target_dates` is every day of the configured months."""
+        """Compile, then run skeleton and enrich; no `target_dates` is every day of the configured months.
+
+        The run is recorded under the run root; one that cannot be recorded does not begin.
+        """
         from daedalus.pipelines.executor import ExecutionRequest, run_pipeline
+        from daedalus.platform.records import recorded_run
 
         config = self.config(options)
-        request = ExecutionRequest(
-            pipeline=self.pipeline(service, config),
-            run_config=config,
-            catalog=self._catalog(config),
-            target_dates=tuple(target_dates),
-            stages=stages,
-            progress=progress,
-        )
-        return run_pipeline(request)
+        pipeline = self.pipeline(service, config)
+        request = {
+            "target_dates": [day.isoformat() for day in target_dates],
+            "stages": stages,
+            **(options or RunOptions()).to_dict(),
+        }
+        with recorded_run(self, kind="train", service=service, config=config, request=request) as run:
+            result = run_pipeline(
+                ExecutionRequest(
+                    pipeline=pipeline,
+                    run_config=config,
+                    catalog=self._catalog(config),
+                    target_dates=tuple(target_dates),
+                    stages=stages,
+                    progress=run.watching(progress),
+                    run_id=run.run_id,
+                )
+            )
+            run.record_days(result)
+        return replace(result, run_id=run.run_id)
 
     def list_stores(self) -> list[dict[str, Any]]:
         """Every configured embedding store, as configured; nothing is opened."""
