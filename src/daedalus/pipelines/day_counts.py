@@ -17,7 +17,7 @@ from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.day_relations import DayRelations
@@ -43,6 +43,7 @@ class DayCounts:
     rows_in: int = 0
     after: list[tuple[str, int | None]] = field(default_factory=list)
     keys: dict[str, int] = field(default_factory=dict)
+    _key_names: tuple[str, ...] = ()
     _in_tail: dict[str, int] = field(default_factory=dict)
 
     def count_before(
@@ -67,8 +68,13 @@ class DayCounts:
         """A filter of the stream dropped these rows of a chunk."""
         self._in_tail[operator] = self._in_tail.get(operator, 0) + rows
 
-    def counters(self, rows_out: int) -> dict[str, int]:
-        """The counters of the finished day."""
+    def counters(self, rows_out: int, nulls: Mapping[str, int] | None = None) -> dict[str, int]:
+        """The counters of the finished day.
+
+        Args:
+            rows_out: rows that were written.
+            nulls: how many of them are NULL, per column: for keys that could not be counted where they were joined.
+        """
         found = {ROWS_IN: self.rows_in}
         rows, names = self.rows_in, []
         end = rows_out + sum(self._in_tail.values())
@@ -81,18 +87,22 @@ class DayCounts:
                 found[DROPPED + ", ".join(names)] = rows - passed
                 rows, names = passed, []
         found |= {DROPPED + name: dropped for name, dropped in self._in_tail.items()}
+        if not self.keys:
+            known = {NULL_KEY + name: nulls[name] for name in self._key_names if nulls and name in nulls}
+            self.keys = {KEYED: rows_out} | known if known else {}
         return found | self.keys
 
     def _count_keys(self, context: DayContext, relations: DayRelations, chain: Sequence[AnyOperator]) -> None:
         """NULLs in the key columns of the joins, where a relation with all of them is kept as a table."""
+        joins = [one for one in context.pipeline if isinstance(one, Join | PointInTimeJoin)]
+        outputs = {operator.output for operator in chain}
+        keys = [left for one in joins if one.inputs[0] in outputs for left, _ in one.on]
+        self._key_names = tuple(dict.fromkeys(keys))
         last = chain[-1].output
         if not relations.graph.is_kept(last):
             return
         types = relations.graph.types(last)
-        joins = [one for one in context.pipeline if isinstance(one, Join | PointInTimeJoin)]
-        outputs = {operator.output for operator in chain}
-        keys = [left for one in joins if one.inputs[0] in outputs for left, _ in one.on if left in types]
-        names = list(dict.fromkeys(keys))
+        names = [name for name in self._key_names if name in types]
         counts = ", ".join(["count(*)", *(f"count({quote_ident(name)})" for name in names)])
         row = relations.graph.execute(f"SELECT {counts} FROM {quote_ident(last)}", last).fetchall()[0]
         self.keys = {KEYED: row[0]} | {
