@@ -82,20 +82,23 @@ class DayStore:
         lock_seconds: how long to wait for a day that another run holds.
     """
 
+    #: The key of the folders' names.
+    partition = "dt"
+
     def __init__(self, root: Path, *, lock_seconds: float = 0.0) -> None:
         self.root = root
         self._lock_seconds = lock_seconds
 
     def path(self, day: dt.date) -> Path:
         """The final folder of `day`, present or not."""
-        return self.root / f"dt={day.isoformat()}"
+        return self.root / f"{self.partition}={day.isoformat()}"
 
     def days(self) -> list[dt.date]:
         """The complete days, ascending."""
         found = []
-        for folder in self.root.glob("dt=*"):
+        for folder in self.root.glob(f"{self.partition}=*"):
             with contextlib.suppress(ValueError):
-                day = dt.date.fromisoformat(folder.name.removeprefix("dt="))
+                day = dt.date.fromisoformat(folder.name.removeprefix(f"{self.partition}="))
                 if self.manifest(day) is not None:
                     found.append(day)
         return sorted(found)
@@ -149,7 +152,7 @@ class DayStore:
 
     def begin(self, day: dt.date) -> Path:
         """An empty temporary folder for the day's files; the caller holds `locked(day)`."""
-        folder = self.root / f".new-dt={day.isoformat()}-{uuid.uuid4().hex[:8]}"
+        folder = self.root / f".new-{self.partition}={day.isoformat()}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         return folder
 
@@ -164,7 +167,7 @@ class DayStore:
             _sync(file)
         _sync(folder)
         final = self.path(day)
-        aside = self.root / f".old-dt={day.isoformat()}-{uuid.uuid4().hex[:8]}"
+        aside = self.root / f".old-{self.partition}={day.isoformat()}-{uuid.uuid4().hex[:8]}"
         if final.exists():
             final.rename(aside)
         folder.rename(final)
@@ -177,20 +180,36 @@ class DayStore:
 
     def mend(self, day: dt.date) -> None:
         """Undo what a killed run left of the day, unless another run is at it now."""
-        if any(self.root.glob(f".*-dt={day.isoformat()}-*")):
+        if any(self.root.glob(f".*-{self.partition}={day.isoformat()}-*")):
             with contextlib.suppress(ExecutionError), self.locked(day):
                 pass  # `locked` mends
 
     def _mend(self, day: dt.date) -> None:
         """Undo what a killed writer of the day left: its temporary folder, or a half-done replacement."""
         final = self.path(day)
-        for aside in sorted(self.root.glob(f".old-dt={day.isoformat()}-*")):
+        for aside in sorted(self.root.glob(f".old-{self.partition}={day.isoformat()}-*")):
             if final.exists():
                 shutil.rmtree(aside, ignore_errors=True)
             else:
                 aside.rename(final)
-        for leftover in self.root.glob(f".new-dt={day.isoformat()}-*"):
+        for leftover in self.root.glob(f".new-{self.partition}={day.isoformat()}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+class InstantStore(DayStore):
+    """The same for instants: folders `as_of=YYYY-MM-DDTHH:MM:SS`, in UTC. Its keys are naive datetimes."""
+
+    partition = "as_of"
+
+    def instants(self) -> list[dt.datetime]:
+        """The complete instants, ascending."""
+        found = []
+        for folder in self.root.glob(f"{self.partition}=*"):
+            with contextlib.suppress(ValueError):
+                instant = dt.datetime.fromisoformat(folder.name.removeprefix(f"{self.partition}="))
+                if self.manifest(instant) is not None:
+                    found.append(instant)
+        return sorted(found)
 
 
 def _sync(path: Path) -> None:
