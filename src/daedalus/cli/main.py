@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from daedalus.cli import config, demo, init, pipeline, registry, services, stores, views
+from daedalus.cli import config, demo, init, lineage, pipeline, registry, services, stores, views
 from daedalus.cli.render import print_error, print_plain_error, wants_json
 from daedalus.errors import CompileError, DaedalusError, DefinitionError
 
@@ -64,6 +64,8 @@ def build_app() -> typer.Typer:
     app.add_typer(services.app, name="service")
     app.add_typer(stores.app, name="store")
     app.add_typer(registry.app, name="registry")
+    app.command("lineage")(lineage.lineage)
+    app.add_typer(lineage.app, name="platform")
     app.add_typer(config.app, name="config")
     return app
 

@@ -143,6 +143,8 @@ class TrainingRunConfig:
     ray_num_cpus: int | None = None
     ray_address: str | None = None
     tracking: Literal["none", "mlflow"] = "none"
+    openlineage: bool = False
+    openlineage_namespace: str = "daedalus"
     constants: tuple[tuple[str, Any], ...] = ()
     config_files: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()

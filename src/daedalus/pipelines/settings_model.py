@@ -154,6 +154,8 @@ class TrainingSettings(ProjectConstants):
     ray_num_cpus: Count | None = None
     ray_address: Name | None = None
     tracking: Literal["none", "mlflow"] = "none"
+    openlineage: bool = False
+    openlineage_namespace: Name = "daedalus"
 
     aggregation_specs: list[dict[str, Any]] = []
     enrichment_specs: list[EnrichmentSection] = []

@@ -230,6 +230,7 @@ class PlatformRegistry:
         The run is recorded under the run root; one that cannot be recorded does not begin.
         """
         from daedalus.pipelines.executor import ExecutionRequest, run_pipeline
+        from daedalus.platform.openlineage import lineage_events
         from daedalus.platform.records import recorded_run
 
         config = self.config(options)
@@ -239,7 +240,10 @@ class PlatformRegistry:
             "stages": stages,
             **(options or RunOptions()).to_dict(),
         }
-        with recorded_run(self, kind="train", service=service, config=config, request=request) as run:
+        with (
+            recorded_run(self, kind="train", service=service, config=config, request=request) as run,
+            lineage_events(self, service, config, run.run_id) as lineage,
+        ):
             result = run_pipeline(
                 ExecutionRequest(
                     pipeline=pipeline,
@@ -252,7 +256,8 @@ class PlatformRegistry:
                 )
             )
             run.record_days(result)
-        return replace(result, run_id=run.run_id)
+            lineage.finished(result)
+        return replace(result, run_id=run.run_id, notices=(*result.notices, *lineage.notices))
 
     def list_stores(self) -> list[dict[str, Any]]:
         """Every configured embedding store, as configured; nothing is opened."""

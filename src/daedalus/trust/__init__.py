@@ -1,0 +1,1 @@
+"""Everything that checks or shows what the rest made: reports, drift, lineage events."""
