@@ -25,25 +25,38 @@ _SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)|secret|token|credential|bearer|api_?key|access_?key|private_?key|auth_?key",
     re.IGNORECASE,
 )
-_SECRET_VALUES = (
+#: What names a secret in a connection string, an option or a URL's query.
+_KEY = (
+    r"(?<![A-Za-z0-9])(?:[a-z0-9]+[_-])*(?:password|passwd|passphrase|pwd|secret|secret_?(?:access_?)?key|token"
+    r"|access_?key|api_?key|private_?key|signature|sig|credential)"
+)
+#: Unmistakable wherever they stand, in SQL, too.
+_CREDENTIALS = (
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
-    re.compile(r"^[a-z][a-z0-9+.-]*://[^/\s@]*:[^/\s@]+@", re.IGNORECASE),
-    re.compile(r"[?&;](password|token|secret|sig|signature|api_?key|access_?key)=[^&;\s]", re.IGNORECASE),
-    re.compile(r"\b(password|pwd|secret|token)\s*=\s*\S", re.IGNORECASE),
+    # A password in a URL; it may hold a slash, but then what follows the colon is no port.
+    re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@'\"]*:(?!\d+[/?])[^\s@]+@", re.IGNORECASE),
     re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
     re.compile(r"\b(ghp|gho|ghs|github_pat|glpat|xox[abprs]|sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"),
-    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\."),
+    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
+)
+_SECRET_VALUES = (*_CREDENTIALS, re.compile(_KEY + r"\s*=\s*[^&;\s]", re.IGNORECASE))
+#: The same within SQL, where `token = 'x'` compares a column: in a text literal, or as an option of a statement.
+_SQL_SECRETS = (
+    re.compile(r"'[^']*" + _KEY + r"\s*=\s*[^'\s&;][^']*'", re.IGNORECASE),
+    re.compile(
+        r"\b(?:password|secret|secret_key|key_id|private_key|session_token)\s*(?:=>|:=)?\s+'[^']+'",
+        re.IGNORECASE,
+    ),
 )
 #: Names and paths are words between separators; keys and tokens are one long run of letters and digits.
 _OPAQUE = re.compile(r"[A-Za-z0-9+=]{24,}")
+#: A secret key of AWS: 40 characters, slashes among them. Paths have a dot, a dash or a blank somewhere.
+_AWS_SECRET = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9+/]{39}[A-Za-z0-9+/=]")
 #: Values that a source resolved in this process; `mask` replaces them wherever they turn up.
 _resolved: set[str] = set()
 _SHORTEST = 4
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)([^/\s@]+)(@)")
-_NAMED_VALUE = re.compile(
-    r"\b([\w-]*(?:password|pwd|passphrase|secret|token|api_?key|access_?key)[\w-]*\s*=\s*)([^&;\s]+)",
-    re.IGNORECASE,
-)
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)(?!\d+[/?])([^\s@]+)(@)")
+_NAMED_VALUE = re.compile(f"({_KEY}\\s*=\\s*)('[^']*'|\"[^\"]*\"|[^&;\\s]+)", re.IGNORECASE)
 
 
 def is_secret_name(name: str) -> bool:
@@ -62,10 +75,22 @@ def looks_like_secret(value: str) -> bool:
     (True, False)
     """
     bare = ENV_REFERENCE.sub("", value)
-    if any(pattern.search(bare) for pattern in _SECRET_VALUES):
+    if any(pattern.search(bare) for pattern in _SECRET_VALUES) or _AWS_SECRET.fullmatch(bare.strip()):
         return True
     runs = _OPAQUE.findall(bare)
     return any(any(c.isdigit() for c in run) and any(c.isalpha() for c in run) for run in runs)
+
+
+def sql_holds_secret(sql: str) -> bool:
+    """Whether SQL spells a credential out: a connection string, an option, a key, a token.
+
+    >>> sql_holds_secret("SELECT * FROM t WHERE token = 'x'")
+    False
+    >>> sql_holds_secret("SELECT * FROM dblink('host=h password=hunter2', 'SELECT 1')")
+    True
+    """
+    bare = ENV_REFERENCE.sub("", sql)
+    return any(pattern.search(bare) for pattern in (*_CREDENTIALS, *_SQL_SECRETS))
 
 
 def remember_secret(value: str) -> None:

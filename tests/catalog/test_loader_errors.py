@@ -220,6 +220,65 @@ def test_a_secret_is_never_repeated(project: Path) -> None:
     assert "hunter2" not in "".join(problems(project, {VIEW: text}))
 
 
+PEM = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\\n-----END PRIVATE KEY-----"
+SECRETS = [
+    'database_path: "postgresql://me:hunter2@host/db", table_name: t',
+    'database_path: "postgresql://me:hun/ter2@host/db", table_name: t',
+    'database_path: "postgresql://host/db?password=hunter2", table_name: t',
+    'database_path: "ducklake:postgres:host=h password=hunter2", table_name: t',
+    'database_path: "ducklake:postgres://me:hunter2@h/db", table_name: t',
+    'database_path: x, data_path: "s3://b/p?s3_secret_access_key=hunter2", table_name: t',
+    'path: "s3://b/p?X-Amz-Signature=hunter2"',
+    "database_path: x, query: \"SELECT * FROM dblink('host=h password=hunter2', 'SELECT 1')\"",
+    "database_path: x, query: \"SELECT * FROM read_csv('https://me:hunter2@h/x.csv')\"",
+    "database_path: x, query: \"CREATE SECRET (TYPE s3, KEY_ID 'hunter2', SECRET 'hunter2')\"",
+    'database_path: x, table_name: "AKIAIOSFODNN7HUNTER2"',
+    "path: x, password: hunter2",
+    "path: x, password: 22222222",
+    "path: x, password: [hunter2]",
+    "path: x, credentials: hunter2",
+    "path: x, credentials: {key_id: hunter2}",
+    "path: x, credentials: {private_key_passphrase: hunter2}",
+    'path: x, credentials: {private_key_path: "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAhunter2"}',
+    'path: x, credentials: {role: "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodW50ZXIyIn0.hunter2"}',
+    'path: x, credentials: {scope: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYhunter2KEY"}',
+    'path: x, credentials: {host: "password=hunter2"}',
+    f'path: x, credentials: {{region: "{PEM}hunter2"}}',
+    f'path: x, private_key: "{PEM}hunter2"',
+]
+
+
+@pytest.mark.parametrize("source", SECRETS)
+def test_inline_credentials_are_refused_and_not_repeated(project: Path, source: str) -> None:
+    found = problems(project, {VIEW: SOURCE + "{" + source + "}"})
+    assert any("credential" in one or "must not stand" in one or "got a text" in one for one in found), found
+    assert all("views/users.yaml:4" in one for one in found)
+    text = "".join(found)
+    for secret in ("hunter2", "hun/ter2", "22222222", "AKIA", "MII", "eyJ", "wJal"):
+        assert secret not in text
+
+
+def test_a_source_that_is_one_text_is_not_repeated(project: Path) -> None:
+    (found,) = problems(project, {VIEW: SOURCE + "postgresql://me-hunter2@h/d"})
+    assert "expected a mapping of keys, got a text" in found
+    assert "hunter2" not in found
+
+
+PLAIN = [
+    'database_path: "postgresql://${U}:${PG}@host:5432/db?application_name=x@y", table_name: t',
+    "database_path: x, query: \"SELECT * FROM t WHERE token = 'x' AND password IS NULL\"",
+    'path: "s3://bucket/token_count=5/*.parquet"',
+    'path: x, credentials: {endpoint: "http://127.0.0.1:5000", region: eu-central-1, role: READER_OF_EVENTS_2026}',
+    "path: x, credentials: {private_key_path: /opt/keys/training_service_rsa_key_2026.p8}",
+]
+
+
+@pytest.mark.parametrize("source", PLAIN)
+def test_what_is_no_credential_is_let_in(project: Path, source: str) -> None:
+    found = problems(project, {VIEW: SOURCE + "{" + source + "}"})
+    assert not [one for one in found if "views/users.yaml" in one]
+
+
 FILE_CASES = [
     ("", "views/users.yaml: the file is empty"),
     ("- a", "views/users.yaml:1, $: expected a mapping of keys, got a list"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError, did_you_mean
+from daedalus.secrets import is_secret_name, looks_like_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -43,7 +44,15 @@ class Section:
         if isinstance(self.value, dict):
             self._keys = self.value
         else:
-            self.problem(f"expected a mapping of keys, got {shown(self.value)}")
+            found = "a text" if self._may_be_secret() else shown(self.value)
+            self.problem(f"expected a mapping of keys, got {found}")
+
+    def _may_be_secret(self) -> bool:
+        """Whether the text stands where connections are described."""
+        last = str(self.steps[-1]) if self.steps else ""
+        if not isinstance(self.value, str):
+            return False
+        return is_secret_name(last) or (last == "source" and any(mark in self.value for mark in "@=:"))
 
     # ------------------------------------------------------------------ problems
 
@@ -252,6 +261,8 @@ def shown(value: Any) -> str:
         return "empty"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str) and looks_like_secret(value):
+        return "a text that looks like a credential"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

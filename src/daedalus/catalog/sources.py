@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.aggregation import TICKS_PER_SECOND
 from daedalus.catalog.model import DataSourceDef
 from daedalus.catalog.sections import shown
-from daedalus.secrets import ENV_REFERENCE, looks_like_secret
+from daedalus.secrets import ENV_REFERENCE, looks_like_secret, sql_holds_secret
 
 if TYPE_CHECKING:
     from daedalus.catalog.sections import Section
@@ -82,8 +82,8 @@ def read_source(view: Section) -> DataSourceDef:
     places = {key: _place(section, key) for key in ("path", "database_path", "data_path")}
     return DataSourceDef(
         **places,
-        table_name=section.text("table_name"),
-        query=section.text("query"),
+        table_name=_sql(section, "table_name"),
+        query=_sql(section, "query"),
         timestamp_field=section.column_name("timestamp_field", required=False),
         timestamp_unit=section.choice("timestamp_unit", TICKS_PER_SECOND, "ms"),
         created_field=section.column_name("created_field", required=False),
@@ -154,6 +154,18 @@ def _place(section: Section, key: str) -> str:
             f"{key} holds a credential",
             key,
             hint="Write it as a reference to an environment variable: ${DB_PASSWORD}.",
+        )
+        return ""
+    return value
+
+
+def _sql(section: Section, key: str) -> str:
+    value = section.text(key)
+    if sql_holds_secret(value):
+        section.problem(
+            f"{key} holds a credential",
+            key,
+            hint="Say who connects under credentials, by references to environment variables: ${NAME}.",
         )
         return ""
     return value

@@ -149,12 +149,25 @@ def cross_checks(settings: TrainingSettings, layers: Sequence[Layer]) -> list[De
                 "a credential in the configuration",
                 "Write ${NAME} and export it.",
             )
+    for path, text in _places(settings):
+        if ("://" in text or "=" in text) and looks_like_secret(text):
+            add(path, "a credential in the configuration", "Write ${NAME} and export it.")
     _check_engine(settings, add)
     _check_sink(settings, add)
     _check_stores(settings, add)
     _check_names(settings, add)
     _check_specs(settings, layers, problems)
     return problems
+
+
+def _places(settings: TrainingSettings) -> Iterable[tuple[Steps, str]]:
+    """The settings that name a folder, a file or a URL."""
+    for key in ("data_root", "output_root", "feature_s3_root_dir"):
+        yield (key,), str(getattr(settings, key, "") or "")
+    yield ("embedding_coverage_filter", "id_relation"), settings.embedding_coverage_filter.id_relation or ""
+    for index, store in enumerate(settings.embedding_stores):
+        yield ("embedding_stores", index, "path"), store.path
+        yield ("embedding_stores", index, "source_parquet"), store.source_parquet or ""
 
 
 def _check_engine(settings: TrainingSettings, add: Any) -> None:
