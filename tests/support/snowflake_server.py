@@ -163,7 +163,9 @@ class SnowflakeServer:
                 answer = self.fault(kind, text) if self.fault and kind else None
             except ConnectionError:
                 # A body shorter than announced: the connection breaks in mid-answer.
-                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"99999")]})
+                await send(
+                    {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"99999")]}
+                )
                 await send({"type": "http.response.body", "body": b"\x00\x01"})
                 return None
             if answer is None and kind == "login":
@@ -201,11 +203,13 @@ class SnowflakeServer:
         try:
             claims = jwt.decode(data["TOKEN"], self.key.public_key(), algorithms=["RS256"])
         except jwt.PyJWTError:
-            return refused("390144", "JWT token is invalid. [%s]" % data["TOKEN"])
+            return refused("390144", f"JWT token is invalid. [{data['TOKEN']}]")
         if claims["sub"] != f"{self.account}.{self.user}":
             return refused("390144", "JWT token is invalid.")
         if f"roleName={self.role}" not in query and "roleName=" in query:
-            return refused("390189", "Role 'X' specified in the connect string does not exist or not authorized.")
+            return refused(
+                "390189", "Role 'X' specified in the connect string does not exist or not authorized."
+            )
         return None
 
     async def _forward(self, inner: Any, scope: Any, send: Any, body: bytes, kind: str) -> None:

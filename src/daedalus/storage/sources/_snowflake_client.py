@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from daedalus.errors import DefinitionError, MissingExtraError, SourceError
-from daedalus.secrets import MASK, expand_env
+from daedalus.secrets import MASK, expand_env, mask, remember_secret
+from daedalus.storage.sources.settings import resolve_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,6 @@ class Settings:
 
     def __init__(self, source: DataSourceDef, where: str) -> None:
         self._where = where
-        self.secrets: set[str] = set()
         given = dict(source.credentials)
         unknown = sorted(set(given) - _KNOWN)
         if unknown:
@@ -56,10 +56,9 @@ class Settings:
                 where=where,
                 hint="Snowflake is read with a key pair: set user and private_key (or private_key_path), as ${ENV}",
             )
-        values = {key: expand_env(text, where=f"{where}.{key}") for key, text in given.items()}
-        for key in ("private_key", "private_key_passphrase"):
-            if values.get(key):
-                self.secrets |= {values[key], values[key].strip()}
+        values = resolve_settings(given, where=where, known=_KNOWN)
+        for line in values.get("private_key", "").replace("\\n", "\n").splitlines():
+            remember_secret(line.strip())
         self.params = self._params(source, values)
 
     def _params(self, source: DataSourceDef, values: dict[str, str]) -> dict[str, Any]:
@@ -102,7 +101,8 @@ class Settings:
             data = text.encode() if text else Path(path).expanduser().read_bytes()
         except OSError as error:
             raise SourceError(
-                f"the private key file cannot be read: {error.strerror}", where=f"{self._where}.private_key_path"
+                f"the private key file cannot be read: {error.strerror}",
+                where=f"{self._where}.private_key_path",
             ) from None
         key = _load_key(data, values.get("private_key_passphrase", ""))
         if key is None:
@@ -113,12 +113,11 @@ class Settings:
             )
         return key
 
-    def without_secrets(self, text: str) -> str:
-        """The text with every secret of these settings masked, and no token of any kind."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            text = text.replace(secret, MASK)
-        text = re.sub(r"eyJ[\w-]+\.[\w-]+(\.[\w-]+)?", MASK, text)
-        return re.sub(r"(https?://[^\s?]+)\?\S+", rf"\1?{MASK}", text)
+
+def _without_secrets(text: str) -> str:
+    """The text without what was resolved, tokens, and the signatures of signed URLs."""
+    text = re.sub(r"eyJ[\w-]+\.[\w-]+(\.[\w-]+)?", MASK, mask(text))
+    return re.sub(r"(https?://[^\s?]+)\?\S+", rf"\1?{MASK}", text)
 
 
 def _load_key(data: bytes, passphrase: str) -> bytes | None:
@@ -158,11 +157,11 @@ class SnowflakeClient:
 
     def __init__(self, source: DataSourceDef, where: str) -> None:
         self._where = where
-        self._settings = Settings(source, where)
+        params = Settings(source, where).params
         connector = _connector()
         try:
             self._connection = connector.connect(
-                **self._settings.params,
+                **params,
                 login_timeout=LOGIN_SECONDS,
                 network_timeout=REQUEST_SECONDS,
                 socket_timeout=SOCKET_SECONDS,
@@ -182,7 +181,7 @@ class SnowflakeClient:
         except connector.errors.Error as error:
             raise self._refused(error) from None
         finally:
-            self._settings.params.pop("private_key", None)
+            del params
 
     @property
     def database(self) -> str:
@@ -241,9 +240,7 @@ class SnowflakeClient:
             hint = "Check account, user and the key: its public half must be set with ALTER USER ... SET RSA_PUBLIC_KEY"
         elif getattr(error, "sqlstate", None) and not isinstance(error, OSError):
             hint = "Check the source's table_name or query, and the role's rights"
-        return SourceError(
-            f"Snowflake: {self._settings.without_secrets(first)}", where=self._where, hint=hint
-        )
+        return SourceError(f"Snowflake: {_without_secrets(first)}", where=self._where, hint=hint)
 
 
 def _connector() -> Any:

@@ -62,7 +62,9 @@ class SnowflakeColumn:
     shown: str
 
 
-def columns_of(description: Iterable[Any], declared: dict[str, str], where: str) -> tuple[SnowflakeColumn, ...]:
+def columns_of(
+    description: Iterable[Any], declared: dict[str, str], where: str
+) -> tuple[SnowflakeColumn, ...]:
     """The columns of a result.
 
     Args:
@@ -141,9 +143,7 @@ def spool(batches: Iterable[pa.Table], columns: Sequence[SnowflakeColumn], path:
     with pq.ParquetWriter(path, schema, compression="lz4") as writer:
         for batch in batches:
             if batch.num_rows:
-                parts = [
-                    _fitted(batch.column(at), column, where) for at, column in enumerate(columns)
-                ]
+                parts = [_fitted(batch.column(at), column, where) for at, column in enumerate(columns)]
                 writer.write_table(pa.Table.from_arrays(parts, schema=schema))
                 rows += batch.num_rows
     return rows
@@ -165,7 +165,12 @@ def _fitted(values: pa.ChunkedArray, column: SnowflakeColumn, where: str) -> pa.
 
 
 def _cast(values: Any, target: pa.DataType) -> Any:
-    if pa.types.is_timestamp(values.type) and pa.types.is_timestamp(target) and values.type.tz and not target.tz:
+    if (
+        pa.types.is_timestamp(values.type)
+        and pa.types.is_timestamp(target)
+        and values.type.tz
+        and not target.tz
+    ):
         values = values.cast(pa.timestamp(values.type.unit, "UTC"))
     return values.cast(target)
 

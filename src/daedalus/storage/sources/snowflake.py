@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from daedalus.storage.sources.base import TickRange
 
 _NAME_PART = re.compile(r'"((?:[^"]|"")+)"|([A-Za-z_][A-Za-z0-9_$]*)')
-_EPOCH = dt.datetime(1970, 1, 1)
-_FIRST, _LAST = dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +238,7 @@ class SnowflakeSource:
             ticks = instant_us / self._unit_us
             return str(int(ticks // 1) + (1 if sign == "<" else 0))
         try:
-            moment = min(max(_EPOCH + dt.timedelta(microseconds=instant_us), _FIRST), _LAST)
+            moment = (_EPOCH + dt.timedelta(microseconds=instant_us)).replace(tzinfo=None)
         except OverflowError:
             return ""
         text = moment.isoformat(sep=" ", timespec="microseconds")
