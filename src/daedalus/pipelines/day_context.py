@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.run_sources import RunSources
     from daedalus.pipelines.settings import TrainingRunConfig
+    from daedalus.pipelines.visibility import AsOf
 
 _EPOCH = dt.date(1970, 1, 1)
 DAY_US = 86_400_000_000
@@ -40,6 +41,7 @@ class DayContext:
         spine_ticks: ticks per second of the spine view's own time column.
         output_root: where `qid_map.parquet` lives.
         profile: what measures the day.
+        as_of: the instant of a materialization; None in training.
     """
 
     pipeline: OperatorPipeline
@@ -51,6 +53,7 @@ class DayContext:
     spine_ticks: int
     output_root: Path
     profile: NoProfile = NO_PROFILE
+    as_of: AsOf | None = None
 
     @property
     def tick(self) -> Tick:

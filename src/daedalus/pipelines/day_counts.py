@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.pipelines.day_context import DAY_US, day_start_us
 from daedalus.pipelines.operators import TICK, Filter, Join, PointInTimeJoin, Project, Scan
+from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import ViewReader
@@ -116,7 +117,12 @@ def _drops(operator: AnyOperator) -> bool:
 
 def _spine_rows(context: DayContext, relations: DayRelations, chain: Sequence[AnyOperator]) -> int:
     spine = chain[0]
-    if not isinstance(spine, Scan) or spine.predicate or spine.keep is not None:
+    if (
+        not isinstance(spine, Scan)
+        or spine.predicate
+        or spine.keep is not None
+        or is_run_relation(spine.source_ref)
+    ):
         return _count(relations, spine.output)
     known = _kept_count(relations, chain, 0, set())
     if known is not None:

@@ -23,14 +23,16 @@ from daedalus.pipelines.operators import (
     RollingAggregate,
     Scan,
     Sink,
+    TimeRange,
 )
 from daedalus.pipelines.qid import qid_map_sql
 from daedalus.pipelines.relation_graph import RelationGraph
 from daedalus.pipelines.rolling_tiers import in_own_ticks
-from daedalus.pipelines.run_sources import is_run_relation
+from daedalus.pipelines.run_sources import AS_OF_RELATION, is_run_relation
 from daedalus.pipelines.schema import checked_fragment
-from daedalus.sql.identifiers import quote_ident
-from daedalus.storage.view_reader import UNIT_US, ViewReader
+from daedalus.pipelines.visibility import created_ticks, visible_sql
+from daedalus.sql.identifiers import quote_ident, quote_literal
+from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
     import duckdb
@@ -145,10 +147,12 @@ class DayRelations:
         reader = self._reader(scan.source_ref)
         order = reader.order_by() if scan.ordered or scan.keep else []
         predicate = None
+        limited = self._limited(scan, reader)
         if scan.predicate:
             fields = [field.name for field in reader.view.fields]
             predicate = checked_fragment(scan.predicate, fields, f"operator {scan.name}, predicate")
-        wanted = [*scan.columns, *scan.keys, *order, *(predicate.columns if predicate else ())]
+        created = [reader.view.source.created_field] if limited and reader.view.source.created_field else []
+        wanted = [*scan.columns, *scan.keys, *order, *created, *(predicate.columns if predicate else ())]
         base = reader.select_sql(
             [*wanted, *(name for name, _ in scan.restrict)], self.context.time_range(scan)
         )
@@ -156,12 +160,23 @@ class DayRelations:
             base = f"SELECT *, CAST(NULL AS BIGINT) AS {TICK} FROM ({base})"
         if predicate is not None:
             base = f"SELECT * FROM ({base}) WHERE {predicate.render()}"
+        if limited:
+            base = f"SELECT * FROM ({base}) WHERE {limited}"
         if scan.keep is not None and not reader.view.timestamp_field and not self._dry:
             self._require_unique_view(scan, base, reader)
         if scan.restrict:
             base = self._restricted(scan, base)
         absent = frozenset(name for name in scan.columns if reader.columns[name].absent)
         return self._numbered(scan, self._one_per_key(scan, base, reader), reader), absent
+
+    def _limited(self, scan: Scan, reader: ViewReader) -> str:
+        """What a scan of all time may see at the instant of a materialization; empty in training."""
+        as_of, view = self.context.as_of, reader.view
+        if as_of is None or scan.time_range is not TimeRange.ALL or not view.timestamp_field:
+            return ""
+        created = view.source.created_field
+        dtype = reader.columns[created].dtype if created else ""
+        return visible_sql(view, dtype, as_of, self.context.ticks_per_second, with_ttl=False)
 
     def _reader(self, view_name: str) -> ViewReader:
         context = self.context
@@ -227,6 +242,8 @@ class DayRelations:
         kind, _, name = scan.source_ref.partition(":")
         connection = self.graph.connection
         column = quote_ident(scan.columns[0])
+        if scan.source_ref == AS_OF_RELATION:
+            return self._entities(scan)
         if kind == "store" and self._dry:
             relation = f"(SELECT CAST(NULL AS BIGINT) AS {column})"
         elif kind == "store":
@@ -240,6 +257,18 @@ class DayRelations:
             columns = ", ".join(quote_ident(one) for one in scan.columns)
             return f"SELECT {columns}, CAST(NULL AS BIGINT) AS {TICK} FROM {relation}"
         return f"SELECT DISTINCT {column}, CAST(NULL AS BIGINT) AS {TICK} FROM {relation} WHERE {column} IS NOT NULL"
+
+    def _entities(self, scan: Scan) -> str:
+        """One row per entity at the instant of a materialization."""
+        as_of = self.context.as_of
+        if as_of is None or as_of.rows is None:
+            raise AssertionError("only a materialization has entities as of a time")
+        file = quote_literal(str(as_of.rows))
+        self.graph.connection.execute(f"ATTACH IF NOT EXISTS {file} AS __entities (READ_ONLY)")
+        columns = ", ".join(quote_ident(one) for one in scan.columns)
+        return (
+            f"SELECT {columns}, CAST({as_of.ticks} AS BIGINT) AS {TICK}, {ROW} FROM __entities.main.entities"
+        )
 
     def _session_type(self, scan: Scan) -> str:
         """The type of the sessions that the map is joined to."""
@@ -284,16 +313,8 @@ class DayRelations:
             return ""
         column = quote_ident(operator.created_column)
         dtype = self.graph.types(operator.inputs[1])[operator.created_column]
-        scale = self.context.ticks_per_second
-        if not dtype.startswith(("TIMESTAMP", "DATE")):
-            producer = self.context.pipeline.producer(operator.inputs[1])
-            unit = "ms"
-            if isinstance(producer, Scan):
-                unit = self.context.catalog.view(producer.source_ref).source.timestamp_unit
-            if unit == "ns" and scale == 1_000_000:
-                # Rounded down: DuckDB's // rounds towards 1970.
-                return f"({column} // 1000 - CASE WHEN {column} % 1000 < 0 THEN 1 ELSE 0 END)"
-            return f"({column} * {round(UNIT_US[unit] * scale / 1_000_000)})"
-        if scale == 1_000_000_000:
-            return f"epoch_ns(CAST({column} AS TIMESTAMP_NS))"
-        return f"epoch_us(CAST({column} AS TIMESTAMP))"
+        producer = self.context.pipeline.producer(operator.inputs[1])
+        unit = "ms"
+        if isinstance(producer, Scan):
+            unit = self.context.catalog.view(producer.source_ref).source.timestamp_unit
+        return created_ticks(column, dtype, unit, self.context.ticks_per_second)

@@ -143,7 +143,8 @@ class DayStream:
     def _shared_history(self) -> set[str]:
         """Define the history over the files that adjacent days share; returns the relations it replaces."""
         chain = HistoryChain.of(self._context.pipeline)
-        if chain is None:
+        # As of a time, static columns are those of that time: no history to share.
+        if chain is None or self._context.as_of is not None:
             return set()
         try:
             files = HistoryCache(self._context, chain).files(self._context.day)

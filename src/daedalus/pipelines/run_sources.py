@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.storage.sources.base import Source
 
+#: One row per entity, at the instant of a materialization.
+AS_OF_RELATION = "run:as_of"
 RUN_PREFIXES = ("store:", "run:", "ids:")
 
 

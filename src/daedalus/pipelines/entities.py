@@ -1,0 +1,119 @@
+"""The entities of a service at an instant, each with its newest visible spine row, as a table in a DuckDB file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
+from daedalus.pipelines.day_relations import DayRelations
+from daedalus.pipelines.day_stream import DayStream
+from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.operators import ROW
+from daedalus.pipelines.visibility import visible_sql
+from daedalus.sql.identifiers import quote_ident, quote_literal
+from daedalus.storage.view_reader import UNIT_US
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from daedalus.catalog.model import FeatureViewDef
+    from daedalus.pipelines.as_of import AsOfPipeline
+    from daedalus.pipelines.day_context import DayContext
+    from daedalus.pipelines.visibility import AsOf
+
+
+def write_entities(
+    plan: AsOfPipeline, context: DayContext, as_of: AsOf, file: Path, asked: pa.Table | None = None
+) -> int:
+    """Fill the file's table `entities`, ordered by key, with `__row`; returns how many there are.
+
+    Args:
+        plan: how candidates are made.
+        context: the day of the instant.
+        as_of: the instant.
+        file: a DuckDB file, made here: it keeps every type as it is.
+        asked: the keys to make rows for, in the columns of the entity keys; one that was never seen has NULLs for
+            the spine's own columns. None makes one for every key that the spine has.
+
+    Raises:
+        DefinitionError: `asked` lacks a key.
+        ExecutionError: reading failed; names the operator.
+    """
+    view = context.catalog.view(plan.view)
+    of_candidates = replace(context, pipeline=plan.candidates, as_of=as_of)
+    with duckdb_session(context.config.duckdb_settings()) as connection:
+        relations = DayRelations(of_candidates, connection)
+        stream = DayStream(of_candidates, relations)
+        for operator in plan.candidates:
+            stream.add(operator)
+        graph = relations.graph
+        types = graph.types(plan.relation)
+        created = types.get(view.source.created_field, "")
+        visible = visible_sql(view, created, as_of, context.ticks_per_second, with_ttl=True)
+        keys = [quote_ident(key) for key in plan.keys]
+        conditions = [visible, *(f"{key} IS NOT NULL" for key in keys)]
+        newest = (
+            f"SELECT * FROM ({graph.sql(plan.relation)}) WHERE {' AND '.join(conditions)} "
+            f"QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {ROW} DESC) = 1"
+        )
+        if asked is not None:
+            connection.register("__asked", _checked(asked, plan.keys))
+            newest = (
+                f"SELECT * FROM (SELECT DISTINCT {', '.join(keys)} FROM __asked) "
+                f"LEFT JOIN ({newest}) USING ({', '.join(keys)})"
+            )
+        items = [
+            f"{_instant_sql(view, types[name], as_of, context.ticks_per_second)} AS {quote_ident(name)}"
+            if name == view.timestamp_field
+            else f"CAST({quote_ident(name)} AS {types[name]}) AS {quote_ident(name)}"
+            for name in plan.columns
+        ]
+        order = f"row_number() OVER (ORDER BY {', '.join(keys)}) - 1 AS {ROW}"
+        connection.execute(f"ATTACH {quote_literal(str(file))} AS __entities")
+        graph.execute(
+            f"CREATE TABLE __entities.main.entities AS SELECT {', '.join(items)}, {order} FROM ({newest})",
+            plan.relation,
+        )
+        count = graph.execute("SELECT count(*) FROM __entities.main.entities", plan.relation).fetchall()
+        connection.execute("DETACH __entities")
+    return int(count[0][0])
+
+
+def _checked(asked: pa.Table, keys: tuple[str, ...]) -> pa.Table:
+    for key in keys:
+        if key not in asked.column_names:
+            raise DefinitionError(
+                f"the entities lack the key {key!r}",
+                where="entities",
+                hint=did_you_mean(key, asked.column_names),
+            )
+        if asked.column(key).null_count:
+            raise DefinitionError(
+                f"the key {key!r} is NULL in {asked.column(key).null_count} of the entities", where="entities"
+            )
+    return asked.select(list(keys))
+
+
+def _instant_sql(view: FeatureViewDef, dtype: str, as_of: AsOf, per_second: int) -> str:
+    """The instant as a value of the spine's time column."""
+    if not dtype.startswith(("TIMESTAMP", "DATE")):
+        ticks = as_of.ticks * 1_000_000 // per_second
+        unit = UNIT_US[view.source.timestamp_unit]
+        value = as_of.ticks if unit < 1 else ticks // round(unit)
+        return f"CAST({value} AS {dtype})"
+    if per_second == 1_000_000_000:
+        return f"CAST(make_timestamp_ns({as_of.ticks}) AS {dtype})"
+    return f"CAST(make_timestamp({as_of.ticks}) AS {dtype})"
+
+
+def require_some(count: int, plan: AsOfPipeline, instant: str) -> None:
+    """Refuse a materialization of nothing: the time is most likely a mistake."""
+    if not count:
+        raise ExecutionError(
+            f"no entity ({', '.join(plan.keys)}) was seen up to {instant}",
+            where=f"view {plan.view}",
+            hint="Choose a later time",
+        )
