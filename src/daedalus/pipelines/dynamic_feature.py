@@ -27,6 +27,7 @@ from daedalus.pipelines.enrich_runtime import (
     run_in_process,
     run_on_ray,
 )
+from daedalus.pipelines.profiling import summed
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.enrich_days import StaleDay
     from daedalus.pipelines.enrich_plan import EnrichOperator, EnrichPlan
     from daedalus.pipelines.enrich_shards import ShardReport, ShardTask
+    from daedalus.pipelines.profiling import Measure
     from daedalus.storage.embedding_store import EmbeddingStoreDef
 
 __all__ = ["EnrichProgress", "EnrichResult", "EnrichedDay", "RayEnvelope", "run_enrich_stage"]
@@ -80,11 +82,13 @@ class EnrichResult:
         days: ascending.
         store_versions: per store the snapshot that every written day was made from.
         workers: actors, or 1 in this process; 0 when every day was up to date.
+        measures: what the shards took, when that was asked for.
     """
 
     days: tuple[EnrichedDay, ...]
     store_versions: tuple[tuple[str, str], ...]
     workers: int
+    measures: tuple[Measure, ...] = ()
 
 
 def run_enrich_stage(
@@ -97,6 +101,7 @@ def run_enrich_stage(
     runtime: Runtime = "ray",
     envelope: RayEnvelope | None = None,
     refresh: bool = False,
+    profile: bool = False,
     operational_ids: Sequence[str] = ("qid",),
     progress: Callable[[EnrichProgress], None] | None = None,
     notify: Callable[[str], None] | None = None,
@@ -112,6 +117,7 @@ def run_enrich_stage(
         runtime: `ray` or `in_process`; both write the same bytes.
         envelope: what the workers may take.
         refresh: write days that are up to date, too.
+        profile: measure where the time goes.
         operational_ids: columns that content hashes leave out.
         progress: told after each shard.
         notify: told in one line what the user should know.
@@ -126,7 +132,7 @@ def run_enrich_stage(
         ExecutionError: a skeleton or store is missing, a UDF failed or a write did; finished days are kept,
             and no day is there in part.
     """
-    plan = plan_enrichment(operators, stores, operational_ids=operational_ids)
+    plan = replace(plan_enrichment(operators, stores, operational_ids=operational_ids), profiled=profile)
     inputs = [day_input(skeleton, day, plan) for day in sorted(set(days))]
     current: list[EnrichedDay] = []
     stale: list[StaleDay] = []
@@ -144,6 +150,7 @@ def run_enrich_stage(
             stack.callback(output.discard, folder)
             stale.append(stale_day(one, folder, reason or "asked for", lock))
         workers, written = 0, []
+        measures: list[Measure] = []
         if stale:
             tell = notify or (lambda _line: None)
             for day in stale:
@@ -152,12 +159,20 @@ def run_enrich_stage(
             tasks = [task for day in stale for task in day.tasks]
             workers, start = _workers(runtime, envelope or RayEnvelope(), len(tasks), tell, stack)
             reports = stack.enter_context(contextlib.closing(start(plan, tasks)))
-            written = list(_commit_each(skeleton, output, stale, reports, progress))
+            written = list(_commit_each(skeleton, output, stale, _measured(reports, measures), progress))
     return EnrichResult(
         days=tuple(sorted([*current, *written], key=lambda one: one.day)),
         store_versions=tuple((pinned.definition.name, pinned.snapshot) for pinned in plan.stores),
         workers=workers,
+        measures=summed(measures),
     )
+
+
+def _measured(reports: Iterator[ShardReport], measures: list[Measure]) -> Iterator[ShardReport]:
+    """The reports; what they measured goes into `measures`."""
+    for report in reports:
+        measures += report.measures
+        yield report
 
 
 def _workers(

@@ -14,6 +14,7 @@ from daedalus.catalog.dtypes import from_arrow
 from daedalus.errors import DaedalusError, ExecutionError
 from daedalus.pipelines.enrich_plan import is_list
 from daedalus.pipelines.enrich_udfs import UdfBatch
+from daedalus.pipelines.profiling import NO_PROFILE
 from daedalus.storage.embedding_cache import VectorCache
 from daedalus.storage.embedding_store import open_store
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from daedalus.pipelines.enrich_plan import EnrichPlan, PinnedStore, Transform
     from daedalus.pipelines.enrich_udfs import Udf
+    from daedalus.pipelines.profiling import NoProfile
 
 _MIN_CACHED = 1024
 
@@ -69,10 +71,15 @@ class StoreReader:
 
 
 class ColumnMaker:
-    """The UDFs and stores of a plan, ready to run in one worker."""
+    """The UDFs and stores of a plan, ready to run in one worker.
+
+    Attributes:
+        profile: measures what is done.
+    """
 
     def __init__(self, plan: EnrichPlan) -> None:
         self._plan = plan
+        self.profile: NoProfile = NO_PROFILE
         share = plan.cache_bytes // max(1, len(plan.stores))
         self.stores = {pinned.definition.name: StoreReader(pinned, share) for pinned in plan.stores}
         self._udfs: dict[str, Udf] = {}
@@ -88,11 +95,12 @@ class ColumnMaker:
         """
         made: dict[str, pa.Array] = {}
         for name, reader in self.stores.items():
-            sources = [
-                self._source(transform, table.column(transform.source_id_column), reader)
-                for transform in self._plan.transforms
-                if transform.store_name == name
-            ]
+            with self.profile.shared(name, "find ids", len(table)):
+                sources = [
+                    self._source(transform, table.column(transform.source_id_column), reader)
+                    for transform in self._plan.transforms
+                    if transform.store_name == name
+                ]
             parts = self._parts(reader, sources, (0, len(table)), day, place)
             for source, arrays in zip(sources, zip(*parts, strict=True), strict=True):
                 made[source.transform.column] = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
@@ -116,7 +124,8 @@ class ColumnMaker:
         """The columns of a range of rows, in as few parts as the vector cache allows."""
         start, stop = rows
         groups = [source.rows[source.offsets[start] : source.offsets[stop]] for source in sources]
-        found = reader.vectors(groups, whole=stop - start <= 1)
+        with self.profile.shared(reader.store.definition.name, "fetch vectors"):
+            found = reader.vectors(groups, whole=stop - start <= 1)
         if found is None:
             middle = (start + stop) // 2
             return [
@@ -137,7 +146,8 @@ class ColumnMaker:
 
     def _call(self, transform: Transform, batch: UdfBatch, day: str, place: str) -> pa.Array:
         try:
-            answer = self._udfs[transform.name](batch)
+            with self.profile.shared(transform.name, "function", batch.rows):
+                answer = self._udfs[transform.name](batch)
         except Exception as problem:
             where = f"{place}, UDF {transform.udf.name}"
             said = (

@@ -76,12 +76,14 @@ class EnrichPlan:
     Attributes:
         cache_bytes: memory for vectors in one worker, all stores together; set when the workers are known.
         operational_ids: columns that content hashes leave out.
+        profiled: whether workers measure where the time goes.
     """
 
     transforms: tuple[Transform, ...]
     stores: tuple[PinnedStore, ...]
     cache_bytes: int = 0
     operational_ids: tuple[str, ...] = ("qid",)
+    profiled: bool = False
 
 
 def plan_enrichment(

@@ -8,6 +8,7 @@ import logging
 import os
 import pickle  # what is unpickled here, this run's own driver or workers pickled
 import shutil
+import socket
 import sys
 import tempfile
 import warnings
@@ -29,6 +30,7 @@ GIB = 1 << 30
 _OBJECT_STORE_BYTES = 200 << 20
 _MAX_CACHE_BYTES = 2 * GIB
 _ATTEMPTS = 2
+_ANSWER_SECONDS = 10.0
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -221,6 +223,7 @@ def ensure_ray(envelope: RayEnvelope | None = None, notify: Callable[[str], None
         if line and notify is not None:
             notify(line)
         if asked.address:
+            _require_answer(asked.address)
             settings: dict[str, Any] = {"address": asked.address}
         else:
             folder = tempfile.mkdtemp(prefix="daedalus-ray-")
@@ -242,6 +245,24 @@ def ensure_ray(envelope: RayEnvelope | None = None, notify: Callable[[str], None
             ) from problem
         atexit.register(ray.shutdown)
         logging.getLogger("ray").setLevel(logging.ERROR)
+        # A thread of Ray's prints what happens in the cluster on standard output, where results go.
+        if hasattr(ray._private.worker, "_worker_logs_enabled"):
+            ray._private.worker._worker_logs_enabled = False
+
+
+def _require_answer(address: str) -> None:
+    """Raise ExecutionError when nothing listens at `host:port`: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as problem:
+        raise ExecutionError(
+            f"no Ray cluster answers: {problem.strerror or problem}",
+            where=address,
+            hint="Check --ray-address: it is the address of the head node, port 6379 by default",
+        ) from problem
 
 
 @contextlib.contextmanager

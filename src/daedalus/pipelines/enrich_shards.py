@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 from daedalus.errors import ExecutionError, SourceError
 from daedalus.pipelines.enrich_columns import ColumnMaker
 from daedalus.pipelines.enrich_plan import BATCH_ROWS, SHARD_ROWS, EnrichPlan, enriched_schema
+from daedalus.pipelines.profiling import NO_PROFILE, DayProfile, NoProfile
 from daedalus.storage.column_sketches import merge_sketches, table_sketches
 from daedalus.storage.content_hash import ContentHash
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from daedalus.pipelines.profiling import Measure
     from daedalus.storage.column_sketches import Sketches
 
 
@@ -55,6 +57,7 @@ class ShardReport:
         nulls: rows that stayed NULL, per filled column.
         sketches: of the filled columns.
         digests: of the filled columns' values.
+        measures: what the shard took, when the plan asks for it.
     """
 
     day: str
@@ -66,6 +69,7 @@ class ShardReport:
     nulls: tuple[tuple[str, int], ...]
     sketches: Sketches = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    measures: tuple[Measure, ...] = ()
 
 
 def shard_tasks(day: str, files: Sequence[Path], rows: int, folder: Path) -> list[ShardTask]:
@@ -97,8 +101,18 @@ class ShardEnricher:
         Raises:
             ExecutionError: a UDF failed, a store or the skeleton cannot be read, or the file not written.
         """
+        if not self._plan.profiled:
+            return self._run(task, NO_PROFILE)
+        profile = DayProfile("enrich", task.day)
+        with profile.whole_day():
+            report = self._run(task, profile)
+        return replace(report, measures=profile.measures())
+
+    def _run(self, task: ShardTask, profile: NoProfile) -> ShardReport:
         if self._maker is None:
-            self._maker = ColumnMaker(self._plan)
+            with profile.shared("", "open stores"):
+                self._maker = ColumnMaker(self._plan)
+        self._maker.profile = profile
         if self._reader is None or self._reader.files != task.files:
             filled = {transform.column for transform in self._plan.transforms}
             self._reader = SkeletonReader(task.files, without=filled)
@@ -116,14 +130,20 @@ class ShardEnricher:
             ) from problem
 
     def _write(
-        self, task: ShardTask, path: Path, schema: pa.Schema, maker: ColumnMaker, reader: SkeletonReader
+        self,
+        task: ShardTask,
+        path: Path,
+        schema: pa.Schema,
+        maker: ColumnMaker,
+        reader: SkeletonReader,
     ) -> ShardReport:
+        profile = maker.profile
         digest = ContentHash(schema, self._plan.operational_ids)
         nulls = dict.fromkeys((transform.column for transform in self._plan.transforms), 0)
         sketches: Sketches = {}
         rows = 0
-        with _Writer(path, schema, nulls) as writer:
-            for table in reader.tables(task.start, task.stop):
+        with _Writer(path, schema, nulls, profile) as writer:
+            for table in profile.each(reader.tables(task.start, task.stop), "skeleton", "read"):
                 first = task.start + rows
                 place = f"batch {first // BATCH_ROWS} (rows {first} to {first + len(table)})"
                 made = maker.columns(table, day=task.day, place=place)
@@ -134,10 +154,12 @@ class ShardEnricher:
                     schema=schema,
                 )
                 writer.write(enriched)
-                filled = table_sketches(enriched, only=nulls, vectors=nulls)
-                sketches = merge_sketches([sketches, filled])
-                for batch in enriched.combine_chunks().to_batches():
-                    digest.update(batch)
+                with profile.timed("sink", "statistics", len(table)):
+                    filled = table_sketches(enriched, only=nulls, vectors=nulls)
+                    sketches = merge_sketches([sketches, filled])
+                with profile.timed("sink", "hash", len(table)):
+                    for batch in enriched.combine_chunks().to_batches():
+                        digest.update(batch)
                 rows += len(table)
         if rows != task.stop - task.start:
             raise SourceError(
@@ -245,7 +267,8 @@ def _reading(path: str) -> Iterator[None]:
 class _Writer:
     """Writes one file, a batch per row group, while the caller makes the next batch."""
 
-    def __init__(self, path: Path, schema: pa.Schema, filled: Collection[str]) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, filled: Collection[str], profile: NoProfile) -> None:
+        self._profile = profile
         self._file = pq.ParquetWriter(path, schema, **writer_options(schema, filled))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="daedalus-write")
         self._pending: Future[None] | None = None
@@ -253,7 +276,11 @@ class _Writer:
     def write(self, table: pa.Table) -> None:
         """Take one batch; wait for the one before it."""
         self._wait()
-        self._pending = self._thread.submit(self._file.write_table, table, BATCH_ROWS)
+        self._pending = self._thread.submit(self._write, table)
+
+    def _write(self, table: pa.Table) -> None:
+        with self._profile.timed("sink", "write", table.num_rows):
+            self._file.write_table(table, BATCH_ROWS)
 
     def _wait(self) -> None:
         if self._pending is not None:

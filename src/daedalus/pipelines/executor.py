@@ -6,6 +6,7 @@ result.output_path    # the final stage's folder
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import uuid
@@ -16,10 +17,11 @@ from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.arrow_udfs import resolve_arrow_udf
 from daedalus.pipelines.embedding_ids import store_definition
-from daedalus.pipelines.enrich_runtime import RayEnvelope
+from daedalus.pipelines.enrich_runtime import RayEnvelope, ray_session
 from daedalus.pipelines.notices import pipeline_notices
 from daedalus.pipelines.operators import ArrowUdfTransform, RayUdfTransform, Sink, SinkFormat
 from daedalus.pipelines.pipeline_checks import check_pipeline
+from daedalus.pipelines.profiling import write_profile
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.operators import OperatorPipeline
+    from daedalus.pipelines.profiling import Measure, RunProfile
     from daedalus.pipelines.settings import TrainingRunConfig
 
 __all__ = [
@@ -93,6 +96,7 @@ class ExecutionRequest:
         stages: `skeleton`, `enrich`, or `all`.
         progress: told how far the run is.
         envelope: what enrichment workers may take.
+        profile: whether to measure where the time goes.
         run_id: names the run in a sink's commit messages; empty makes one.
     """
 
@@ -103,6 +107,7 @@ class ExecutionRequest:
     stages: Stages = "all"
     progress: Callable[[RunProgress], None] | None = None
     envelope: RayEnvelope | None = None
+    profile: bool = False
     run_id: str = ""
 
 
@@ -115,6 +120,7 @@ class ExecutionResult:
         days: per stage and day, ascending.
         notices: what a person should know, and no error.
         run_id: of the run's record; empty when nobody recorded it.
+        profile: where the time went; None unless the request asks for it.
     """
 
     service: str
@@ -122,6 +128,7 @@ class ExecutionResult:
     days: tuple[DayResult, ...]
     notices: tuple[str, ...] = field(default=())
     run_id: str = ""
+    profile: RunProfile | None = None
 
 
 def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
@@ -143,19 +150,45 @@ def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
             where=f"pipeline {request.pipeline.service}",
             hint="Run it without --enrich-only",
         )
+    with contextlib.ExitStack() as session:
+        return _run_stages(request, catalog, transforms, session)
+
+
+def _run_stages(
+    request: ExecutionRequest,
+    catalog: FeatureCatalog,
+    transforms: list[RayUdfTransform],
+    session: contextlib.ExitStack,
+) -> ExecutionResult:
+    """The stages one after the other; a Ray session, once started, lives as long as `session`."""
     root = request.run_config.output_path / request.pipeline.service
     skeleton, enriched = DayStore(root / "skeleton"), DayStore(root / "enriched")
     notices = [*request.run_config.notices, *pipeline_notices(request.pipeline, catalog, request.run_config)]
     days: list[DayResult] = []
+    measures: list[Measure] = []
     target_days: list[dt.date] = list(request.target_dates)
     if request.stages != "enrich":
-        run = SkeletonRun(request, catalog, RunSources(catalog, request.run_config), skeleton)
+        sources = RunSources(catalog, request.run_config)
+        session.callback(sources.close)
+        run = SkeletonRun(
+            request,
+            catalog,
+            sources,
+            skeleton,
+            connect=lambda: session.enter_context(ray_session(_envelope(request))),
+            notify=notices.append,
+        )
         target_days = run.target_days()
         days += run.run(target_days)
+        measures += run.measures
         if not request.target_dates:
             notices += _left_over(skeleton, target_days, request.run_config)
     if transforms and request.stages != "skeleton":
-        days += _enrich(request, transforms, (skeleton, enriched), target_days or skeleton.days(), notices)
+        filled, taken = _enrich(
+            request, transforms, (skeleton, enriched), target_days or skeleton.days(), notices
+        )
+        days += filled
+        measures += taken
     final = enriched if transforms and request.stages != "skeleton" else skeleton
     if transforms and final is skeleton:
         notices += _waits_for_enrichment(request.pipeline)
@@ -164,8 +197,22 @@ def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
             request, final, [day.day for day in days if day.stage == _STAGE_OF[final is enriched]]
         )
     return ExecutionResult(
-        service=request.pipeline.service, output_path=final.root, days=tuple(days), notices=tuple(notices)
+        service=request.pipeline.service,
+        output_path=final.root,
+        days=tuple(days),
+        notices=tuple(notices),
+        profile=write_profile(root, measures) if request.profile else None,
     )
+
+
+def _envelope(request: ExecutionRequest) -> RayEnvelope:
+    """What the run's Ray session and its enrichment may take."""
+    config, envelope = request.run_config, request.envelope or RayEnvelope()
+    if config.ray_num_cpus is not None:
+        envelope = dataclasses.replace(envelope, num_cpus=config.ray_num_cpus)
+    if config.ray_address is not None:
+        envelope = dataclasses.replace(envelope, address=config.ray_address)
+    return envelope
 
 
 def _waits_for_enrichment(pipeline: OperatorPipeline) -> list[str]:
@@ -224,8 +271,8 @@ def _enrich(
     stores: tuple[DayStore, DayStore],
     days: list[dt.date],
     notices: list[str],
-) -> list[DayResult]:
-    """Fill the embedding columns: reads the first of `stores`, writes the second."""
+) -> tuple[list[DayResult], tuple[Measure, ...]]:
+    """Fill the embedding columns: reads the first of `stores`, writes the second; the days and what they took."""
     from daedalus.pipelines.dynamic_feature import EnrichProgress, run_enrich_stage
 
     config = request.run_config
@@ -250,11 +297,6 @@ def _enrich(
                 )
             )
 
-    envelope = request.envelope or RayEnvelope()
-    if config.ray_num_cpus is not None:
-        envelope = dataclasses.replace(envelope, num_cpus=config.ray_num_cpus)
-    if config.ray_address is not None:
-        envelope = dataclasses.replace(envelope, address=config.ray_address)
     definitions = {op.store_name: store_definition(config, op.store_name) for op in transforms}
     result = run_enrich_stage(
         skeleton=skeleton,
@@ -263,11 +305,12 @@ def _enrich(
         operators=transforms,
         stores=definitions,
         runtime=config.enrich_runtime,
-        envelope=envelope,
+        envelope=_envelope(request),
+        profile=request.profile,
         progress=tell,
         notify=notices.append,
     )
-    return [
+    days_made = [
         DayResult(
             day=day.day.isoformat(),
             stage="enrich",
@@ -278,3 +321,4 @@ def _enrich(
         )
         for day in result.days
     ]
+    return days_made, result.measures

@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import json
 import threading
 import time
+import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     import duckdb
 
+Item = TypeVar("Item")
+PROFILE_FOLDER = ".profiles"
 #: The step under which a day's wall and CPU time as a whole stand.
 WHOLE_DAY = "whole day"
 
@@ -82,6 +87,10 @@ class NoProfile:
     def waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The batches."""
         return batches
+
+    def each(self, items: Iterable[Item], operator: str, step: str) -> Iterable[Item]:
+        """The items."""
+        return items
 
     def watch(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Leave the connection as it is."""
@@ -171,6 +180,16 @@ class DayProfile(NoProfile):
                 return
             yield batch
 
+    def each(self, items: Iterable[Item], operator: str, step: str) -> Iterator[Item]:
+        """The items; making each is measured."""
+        source = iter(items)
+        while True:
+            with self.timed(operator, step):
+                item = next(source, None)
+            if item is None:
+                return
+            yield item
+
     def watch(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Have DuckDB measure the statements of this connection."""
         connection.execute("PRAGMA enable_profiling = 'no_output'")
@@ -238,6 +257,19 @@ class RunProfile:
             "operators": [_plain(measure) for measure in self.by_operator()],
             "days": [_plain(measure) for measure in self.measures],
         }
+
+
+def write_profile(root: Path, measures: Iterable[Measure]) -> RunProfile:
+    """The profile of a run, kept as JSON under the service's output folder."""
+    folder = root / PROFILE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    began = dt.datetime.now(dt.UTC)
+    path = folder / f"{began:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}.json"
+    profile = RunProfile(measures=summed(measures), path=str(path))
+    path.write_text(
+        json.dumps({"written_at": began.isoformat(timespec="seconds"), **profile.to_dict()}, indent=1)
+    )
+    return profile
 
 
 def summed(measures: Iterable[Measure]) -> tuple[Measure, ...]:

@@ -113,6 +113,7 @@ class TrainingRunConfig:
         feed_start: first month to process, `YYYYMM`, inclusive.
         feed_end: last month to process, `YYYYMM`, inclusive.
         entity_spine_chunk_rows: accepted for compatibility; has no effect.
+        day_workers: days at a time; None is 1 here, and what a Ray cluster has room for.
         output_root: absolute folder, or a URL.
         dense_qid: number the sessions of each day from 0, without gaps, instead of by the session map.
         feature_refs: which views to load, for services that declare no `columns`.
@@ -128,7 +129,7 @@ class TrainingRunConfig:
     feed_start: str = "202602"
     feed_end: str = "202605"
     entity_spine_chunk_rows: int = 500_000
-    day_workers: int = 1
+    day_workers: int | None = None
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     output_root: str = "data/training_output"
     sink: SinkConfig = field(default_factory=SinkConfig)

@@ -142,7 +142,7 @@ class TrainingSettings(ProjectConstants):
     feed_start: Month = "202602"
     feed_end: Month = "202605"
     entity_spine_chunk_rows: Count = 500_000
-    day_workers: Count = 1
+    day_workers: Count | None = None
     compute: ComputeSection = ComputeSection()
     output_root: Name = "data/training_output"
     sink: Annotated[SinkSection, BeforeValidator(_as_format)] = SinkSection()

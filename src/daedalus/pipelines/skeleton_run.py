@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import calendar
-import concurrent.futures
+import contextlib
 import dataclasses
 import datetime as dt
-import multiprocessing
-import time
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError, ExecutionError
-from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
+from daedalus.pipelines.day_scheduling import InThisProcess, Processes
+from daedalus.pipelines.day_work import DayWork, SharedWork, shared_history
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.history_cache import HistoryCache, HistoryChain
 from daedalus.pipelines.operators import Scan, Sink, SinkFormat
@@ -21,26 +20,21 @@ from daedalus.pipelines.qid import number_sessions
 from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second
 from daedalus.pipelines.sessions import session_tables
-from daedalus.pipelines.training import run_skeleton_stage
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import UNIT_US, ViewReader, view_source_unit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from daedalus.catalog.model import FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.metadata.days import DayManifest, DayStore
+    from daedalus.pipelines.day_scheduling import Workers
     from daedalus.pipelines.executor import DayResult, ExecutionRequest
     from daedalus.pipelines.operators import OperatorPipeline
+    from daedalus.pipelines.profiling import Measure
     from daedalus.pipelines.run_sources import RunSources
     from daedalus.pipelines.settings import TrainingRunConfig
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Stale:
-    """A day to compute."""
-
-    day: dt.date
-    fingerprint: dict[str, Any]
-    reason: str
 
 
 class SkeletonRun:
@@ -51,11 +45,26 @@ class SkeletonRun:
         catalog: the definitions.
         sources: snapshotted once, for the whole run.
         store: where the days go.
+        connect: starts the run's Ray session, or joins the one there is.
+        notify: told in one line what the user should know.
+
+    Attributes:
+        measures: what the days took; empty unless the request asks for a profile.
     """
 
     def __init__(
-        self, request: ExecutionRequest, catalog: FeatureCatalog, sources: RunSources, store: DayStore
+        self,
+        request: ExecutionRequest,
+        catalog: FeatureCatalog,
+        sources: RunSources,
+        store: DayStore,
+        *,
+        connect: Callable[[], None],
+        notify: Callable[[str], None],
     ) -> None:
+        self._connect = connect
+        self._notify = notify
+        self.measures: list[Measure] = []
         self._request = request
         self._catalog = catalog
         self._sources = sources
@@ -120,14 +129,14 @@ class SkeletonRun:
         from daedalus.pipelines.executor import DayResult
 
         results: dict[dt.date, DayResult] = {}
-        stale: list[_Stale] = []
+        stale: list[DayWork] = []
         for day in days:
             self._store.mend(day)
             fingerprint = self.fingerprint(day)
             manifest = self._store.manifest(day)
             reason = _why_stale(manifest, fingerprint)
             if reason:
-                stale.append(_Stale(day, fingerprint, reason))
+                stale.append(DayWork(day=day, fingerprint=fingerprint, reason=reason))
             elif manifest is not None:
                 results[day] = DayResult(
                     day=day.isoformat(),
@@ -180,46 +189,54 @@ class SkeletonRun:
                 self._request.run_config.output_path, session_tables(self._context(days[0]), days)
             )
 
-    def _computed(self, stale: list[_Stale]) -> list[tuple[_Stale, DayManifest, float]]:
-        workers = min(self._request.run_config.day_workers, len(stale))
-        if workers <= 1:
-            return [self._one(one, done, len(stale)) for done, one in enumerate(stale)]
-        return self._in_processes(stale, workers)
+    def _computed(self, stale: list[DayWork]) -> Iterator[tuple[DayWork, DayManifest, float]]:
+        """Each day with its seconds when it is written, in the order in which they are done."""
+        if not stale:
+            return
+        found, count = self._workers(len(stale))
+        shared = SharedWork(
+            context=self._context(stale[0].day), root=self._store.root, profiled=self._request.profile
+        )
+        finished = 0
 
-    def _one(self, one: _Stale, done: int, total: int) -> tuple[_Stale, DayManifest, float]:
-        def report(message: str) -> None:
-            self._tell(one.day, message, done, total)
+        def report(index: int, message: str) -> None:
+            self._tell(stale[index].day, message, finished, len(stale))
 
-        report("starting")
-        manifest, seconds = _timed_day(self._context(one.day), self._store.root, one.fingerprint, report)
-        self._tell(one.day, "written", done + 1, total)
-        return one, manifest, seconds
+        with contextlib.closing(found) as workers:
+            self._make_history(workers, shared, stale, count)
+            with contextlib.closing(workers.each(shared, stale, report)) as outcomes:
+                for index, done in outcomes:
+                    finished += 1
+                    self.measures += done.measures
+                    report(index, "written")
+                    if done.manifest is not None:
+                        yield stale[index], done.manifest, done.seconds
 
-    def _in_processes(self, stale: list[_Stale], workers: int) -> list[tuple[_Stale, DayManifest, float]]:
-        """Days in processes of their own, so that each has its DuckDB and its memory to itself."""
-        finished: list[tuple[_Stale, DayManifest, float]] = []
-        spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-            running = {
-                pool.submit(_timed_day, self._context(one.day), self._store.root, one.fingerprint): one
-                for one in stale
-            }
-            try:
-                for future in concurrent.futures.as_completed(running):
-                    one = running[future]
-                    manifest, seconds = future.result()
-                    finished.append((one, manifest, seconds))
-                    self._tell(one.day, "written", len(finished), len(stale))
-            except concurrent.futures.process.BrokenProcessPool as error:
-                raise ExecutionError(
-                    "a day worker was killed, most likely for want of memory",
-                    hint="Lower day_workers or compute.duckdb_config.memory_limit and run again; "
-                    "finished days are kept",
-                ) from error
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return finished
+    def _make_history(self, workers: Workers, shared: SharedWork, stale: list[DayWork], count: int) -> None:
+        """What days side by side share, before any of them: each would make it for itself."""
+        history = shared_history(shared.context, [one.day for one in stale], count)
+
+        def report(index: int, _message: str) -> None:
+            self._tell(history[index].day, "making history", 0, len(stale))
+
+        if history:
+            with contextlib.closing(workers.each(shared, history, report)) as outcomes:
+                for _, done in outcomes:
+                    self.measures += done.measures
+
+    def _workers(self, days: int) -> tuple[Workers, int]:
+        """Who computes so many days, and how many at a time."""
+        config = self._request.run_config
+        if config.ray_address is None:
+            count = min(config.day_workers or 1, days)
+            return (Processes(count) if count > 1 else InThisProcess()), count
+        self._connect()
+        from daedalus.pipelines.ray_days import RayTasks
+
+        if config.day_workers == 1 and days > 1:
+            self._notify("day_workers is 1, so the cluster computes one day at a time")
+        tasks = RayTasks(config.day_workers, self._notify)
+        return tasks, min(tasks.places(config.duckdb_settings()), days)
 
     def _tell(self, day: dt.date, message: str, done: int, total: int) -> None:
         from daedalus.pipelines.executor import RunProgress
@@ -258,14 +275,6 @@ def _own_ticks(view: FeatureViewDef) -> int:
         return named[dtype]
     unit = view_source_unit(view)
     return 1_000_000_000 if unit < UNIT_US["us"] else round(1_000_000 / unit)
-
-
-def _timed_day(
-    context: DayContext, root: Any, fingerprint: dict[str, Any], report: Any = None
-) -> tuple[DayManifest, float]:
-    started = time.perf_counter()
-    manifest = run_skeleton_stage(context, DayStore(root), fingerprint, report=report)
-    return manifest, time.perf_counter() - started
 
 
 def _spine_scan(pipeline: OperatorPipeline) -> Scan:
