@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daedalus.errors import DefinitionError
+from daedalus.storage.duckdb_extensions import SAFE_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,10 +30,7 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
     """
     import duckdb
 
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "autoinstall_known_extensions": "false",
-        **settings,
-    }
+    config: dict[str, str | bool | int | float | list[str]] = {**settings, **SAFE_CONFIG}
     # Every order that matters is written out, and without this DuckDB holds less in memory.
     config.setdefault("preserve_insertion_order", "false")
     spill = _own_spill_folder(config)
@@ -51,6 +49,10 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
     try:
         yield connection
     finally:
+        # A source may have begun a transaction at its snapshot. Closed with its server gone and the transaction
+        # still open, it would end the process.
+        with contextlib.suppress(duckdb.Error):
+            connection.rollback()
         connection.close()
         if spill is not None:
             shutil.rmtree(spill, ignore_errors=True)

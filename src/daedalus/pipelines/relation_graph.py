@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError, ExecutionError, SourceError
 from daedalus.pipelines.operators import ROW
 from daedalus.pipelines.profiling import NO_PROFILE, NoProfile
+from daedalus.secrets import mask
 from daedalus.sql.identifiers import quote_ident
+from daedalus.storage.sources.faults import backend_fault, said
 from daedalus.storage.view_reader import ERROR_MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import duckdb
     import pyarrow as pa
@@ -117,7 +120,8 @@ class RelationGraph:
             with self.profile.statement(self.connection, relation, lambda: self.composed(relation)):
                 return self.connection.execute(sql)
         except duckdb.Error as error:
-            raise as_execution_error(error, relation) from error
+            # Not `from error`: a backend's own words may hold a secret.
+            raise as_execution_error(error, relation) from None
 
     def rows(self, sql: str, relation: str) -> list[tuple[Any, ...]]:
         """The few rows of a statement."""
@@ -127,7 +131,8 @@ class RelationGraph:
             with self.profile.statement(self.connection, relation, lambda: self.composed(relation)):
                 return self.connection.execute(sql).fetchall()
         except duckdb.Error as error:
-            raise as_execution_error(error, relation) from error
+            # Not `from error`: a backend's own words may hold a secret.
+            raise as_execution_error(error, relation) from None
 
     def fetch(self, sql: str, relation: str) -> pa.Table:
         """A statement's rows; what goes wrong while they are read names the operator, too."""
@@ -137,7 +142,8 @@ class RelationGraph:
             with self.profile.statement(self.connection, relation, lambda: self.composed(relation)):
                 return self.connection.execute(sql).to_arrow_table()
         except duckdb.Error as error:
-            raise as_execution_error(error, relation) from error
+            # Not `from error`: a backend's own words may hold a secret.
+            raise as_execution_error(error, relation) from None
 
     def stream(self, sql: str, relation: str, rows: int) -> pa.RecordBatchReader:
         """A statement's rows as they come, `rows` at a time; whoever reads them measures it."""
@@ -146,7 +152,23 @@ class RelationGraph:
         try:
             return self.connection.execute(sql).to_arrow_reader(rows)
         except duckdb.Error as error:
-            raise as_execution_error(error, relation) from error
+            # Not `from error`: a backend's own words may hold a secret.
+            raise as_execution_error(error, relation) from None
+
+    @contextlib.contextmanager
+    def in_order(self, wanted: bool = True) -> Iterator[None]:
+        """Rows of files come in the files' order while this is open."""
+        if not wanted:
+            yield
+            return
+        before = self.connection.execute("SELECT current_setting('preserve_insertion_order')").fetchall()[0][
+            0
+        ]
+        self.connection.execute("SET preserve_insertion_order = true")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"SET preserve_insertion_order = {before}")
 
     def arrow(self, name: str, columns: Iterable[str], where: str = "", order: str = ROW) -> pa.Table:
         """Rows of a kept table, in order of `order`, as one Arrow table."""
@@ -161,7 +183,10 @@ def as_execution_error(error: Exception, operator: str) -> DaedalusError:
     if ERROR_MARK in text:
         message = text.split(ERROR_MARK, 1)[1].splitlines()[0]
         return SourceError(message, operator=operator)
-    first = text.splitlines()[0] if text else type(error).__name__
+    fault = backend_fault(text)
+    if fault is not None:
+        return SourceError(f"{fault[0]}: {said(text)}", operator=operator, hint=fault[1])
+    first = mask(text.splitlines()[0]) if text else type(error).__name__
     lowered = text.lower()
     if "no space left" in lowered or "max_temp_directory_size" in lowered:
         return ExecutionError(

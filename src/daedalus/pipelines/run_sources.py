@@ -58,7 +58,12 @@ class RunSources:
         self._catalog = catalog
         self._config = config
         self._pins = dict(pins or {})
+        self._shared: dict[str, Any] = {}
         self._sources: dict[str, Source] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Connections stay in this process.
+        return self.__dict__ | {"_shared": {}}
 
     def source(self, view_name: str) -> Source:
         """The view's source; snapshotted when first asked for."""
@@ -75,7 +80,12 @@ class RunSources:
         return self._sources[key]
 
     def _open(self, view: FeatureViewDef) -> Source:
-        return open_source(view, source_root=self._config.source_root, pin=self._pins.get(view.name))
+        return open_source(
+            view,
+            source_root=self._config.source_root,
+            pin=self._pins.get(view.name),
+            shared=self._shared,
+        )
 
     def records(self) -> dict[str, dict[str, Any]]:
         """What was read, by view: plain data for the run's record, without secrets."""

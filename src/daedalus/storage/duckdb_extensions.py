@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from daedalus.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import duckdb
 
 #: Every extension that Daedalus uses: its name, the wheel's suffix, and what needs it.
@@ -66,16 +69,29 @@ def load_extensions(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
             ) from error
 
 
-def extension_status() -> list[ExtensionStatus]:
-    """Every extension that Daedalus uses, tried in a DuckDB of its own."""
-    import duckdb
-
-    config: dict[str, str | bool | int | float | list[str]] = {
+#: Every connection has these: nothing is installed or downloaded, and no secret of the user's own is read.
+SAFE_CONFIG: Mapping[str, str] = MappingProxyType(
+    {
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
+        "secret_directory": str(Path(__file__).parent / "no-secrets-here"),
     }
+)
+
+
+def bare_connection() -> duckdb.DuckDBPyConnection:
+    """An empty DuckDB in UTC with the defaults of every connection."""
+    import duckdb
+
+    connection = duckdb.connect(config=dict(SAFE_CONFIG))
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def extension_status() -> list[ExtensionStatus]:
+    """Every extension that Daedalus uses, tried in a DuckDB of its own."""
     found = []
-    with duckdb.connect(config=config) as connection:
+    with bare_connection() as connection:
         for name, (_, needed_for) in EXTENSIONS.items():
             problem = ""
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.model import DataSourceDef, FeatureViewDef
     from daedalus.storage.sources.base import Source
+
+_URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
 class Backend(StrEnum):
@@ -45,7 +48,7 @@ def backend_of(source: DataSourceDef, *, where: str) -> Backend:
     # A place that is one whole ${ENV} reference shows its scheme only when it is resolved.
     place = source.database_path
     if ENV_REFERENCE.match(place):
-        place = expand_env(place, where=where)
+        place = expand_env(place, where=f"{where}.database_path")
     scheme = place.partition(":")[0].lower()
     if scheme in _SCHEMES:
         return _SCHEMES[scheme]
@@ -58,13 +61,20 @@ def backend_of(source: DataSourceDef, *, where: str) -> Backend:
     )
 
 
-def open_source(view: FeatureViewDef, *, source_root: str, pin: Mapping[str, Any] | None = None) -> Source:
+def open_source(
+    view: FeatureViewDef,
+    *,
+    source_root: str,
+    pin: Mapping[str, Any] | None = None,
+    shared: dict[str, Any] | None = None,
+) -> Source:
     """The rows of a view, at whichever backend.
 
     Args:
         view: the definition.
         source_root: absolute folder or URL that prefixes relative paths.
         pin: the `record()` of an earlier run whose state is to be read again, where the backend can.
+        shared: what the sources of one run share; empty at its beginning.
     """
     where = f"view {view.name} ({view.file}), source"
     match backend_of(view.source, where=where):
@@ -73,7 +83,7 @@ def open_source(view: FeatureViewDef, *, source_root: str, pin: Mapping[str, Any
         case Backend.POSTGRES:
             from daedalus.storage.sources.postgres import PostgresSource
 
-            return PostgresSource(view, where=where)
+            return PostgresSource(view, where=where, shared=shared)
         case Backend.DUCKLAKE:
             from daedalus.storage.sources.ducklake import DuckLakeSource
 
@@ -86,14 +96,30 @@ def open_source(view: FeatureViewDef, *, source_root: str, pin: Mapping[str, Any
 
 
 def _parquet(view: FeatureViewDef, source_root: str, where: str) -> Source:
+    from daedalus.storage.sources.object_store import SETTINGS
     from daedalus.storage.sources.parquet import ParquetSource
 
-    path = expand_env(view.source.path, where=where)
+    settings = dict(view.source.credentials)
+    if view.source.database_path:
+        # The database's own settings wait there for the day when path is removed.
+        settings = {key: value for key, value in settings.items() if key in SETTINGS}
     source = ParquetSource(
-        path if Path(path).is_absolute() else str(Path(source_root) / path),
+        below(source_root, expand_env(view.source.path, where=f"{where}.path")),
         where=where,
         time_column=source_name_of(view, view.timestamp_field) if view.timestamp_field else "",
         unit_us=UNIT_US[view.source.timestamp_unit],
+        settings=settings,
     )
     source.require_columns(source_name_of(view, field.name) for field in view.fields if not field.optional)
     return source
+
+
+def below(root: str, path: str) -> str:
+    """A path as it is when it is absolute or a URL, else under `root`, a folder or a URL.
+
+    >>> below("s3://bucket/infra/", "feed"), below("/data", "/other/feed"), below("/data", "s3://b/x")
+    ('s3://bucket/infra/feed', '/other/feed', 's3://b/x')
+    """
+    if _URL.match(path) or Path(path).is_absolute():
+        return path
+    return f"{root.rstrip('/')}/{path}" if _URL.match(root) else str(Path(root) / path)

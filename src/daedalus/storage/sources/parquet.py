@@ -6,63 +6,22 @@ rows of a time range, and show before any data is read that a file is corrupt or
 
 from __future__ import annotations
 
-import datetime as dt
-import glob as globbing
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import xxhash
-
 from daedalus.errors import SourceError
-from daedalus.sql.identifiers import quote_literal
+from daedalus.secrets import mask
+from daedalus.storage.sources.local_files import LocalFiles
+from daedalus.storage.sources.object_store import ObjectStoreFiles, is_object_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import duckdb
 
     from daedalus.storage.sources.base import TickRange
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_TAIL_BYTES = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParquetFile:
-    """One file as its footer describes it.
-
-    Attributes:
-        footer_hash: changes with the content, for footers hold every column chunk's offsets and statistics.
-        types: (name, Arrow type) of the top-level columns.
-        times: (column, smallest, largest) of timestamp columns, in microseconds since 1970.
-        integers: (column, smallest, largest) of integer columns.
-    """
-
-    path: str
-    size: int
-    modified_ns: int
-    footer_hash: str
-    rows: int
-    types: tuple[tuple[str, str], ...]
-    times: tuple[tuple[str, int, int], ...]
-    integers: tuple[tuple[str, int, int], ...]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Top-level column names."""
-        return tuple(name for name, _ in self.types)
-
-    def range_us(self, column: str, unit_us: float) -> tuple[int | None, int | None]:
-        """Smallest and largest instant of a time column, finer units rounded down; None when unknown."""
-        for name, low, high in self.times:
-            if name == column:
-                return low, high
-        for name, low, high in self.integers:
-            if name == column:
-                return _ticks_us(low, unit_us), _ticks_us(high, unit_us)
-        return None, None
+    from daedalus.storage.sources.parquet_files import ParquetFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +53,13 @@ class ParquetSnapshot:
         return self.identity(time_range)
 
     def record(self) -> dict[str, Any]:
-        """Every file with its size and footer hash."""
-        files = [{"path": file.path, "bytes": file.size, "footer": file.footer_hash} for file in self.files]
-        return {"backend": "parquet", "files": files}
+        """Every file with its size and footer hash, and its etag in an object store."""
+        return {"backend": "parquet", "files": [_file_record(file) for file in self.files]}
 
 
-def _ticks_us(ticks: int, unit_us: float) -> int:
-    return ticks * round(unit_us) if unit_us >= 1 else ticks // round(1 / unit_us)
+def _file_record(file: ParquetFile) -> dict[str, Any]:
+    found: dict[str, Any] = {"path": file.path, "bytes": file.size, "footer": file.footer_hash}
+    return found | ({"etag": file.etag} if file.etag else {})
 
 
 class ParquetSource:
@@ -111,66 +70,48 @@ class ParquetSource:
         where: how messages name the source ("view feed_events (file), path").
         time_column: the raw time column, for pruning; empty when there is none.
         unit_us: microseconds per tick of the time column where it holds integers.
+        settings: of an object store, with `${ENV}` references.
     """
 
-    def __init__(self, path: str, *, where: str, time_column: str = "", unit_us: float = 1.0) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        where: str,
+        time_column: str = "",
+        unit_us: float = 1.0,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._path = path
         self._where = where
         self._time_column = time_column
         self._unit_us = unit_us
         self._snapshot: ParquetSnapshot | None = None
+        self._files: LocalFiles | ObjectStoreFiles = (
+            ObjectStoreFiles(path, where, settings or {})
+            if is_object_store(path)
+            else LocalFiles(path, where)
+        )
 
     def setup(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Nothing to prepare for local files."""
+        """Let the connection read the files: an object store needs its extension and a secret."""
+        self._files.setup(connection)
 
     def snapshot(self) -> ParquetSnapshot:
         """The files now; remembered, so that a run reads one state."""
         if self._snapshot is None:
-            files = tuple(self._describe(path) for path in self._list())
-            self._snapshot = ParquetSnapshot(files, self._time_column, self._unit_us)
+            self._snapshot = ParquetSnapshot(self._files.describe(), self._time_column, self._unit_us)
         return self._snapshot
 
-    def _list(self) -> list[str]:
-        path = Path(self._path)
-        if path.is_file():
-            return [self._path]
-        pattern = f"{globbing.escape(self._path)}/**/*.parquet" if path.is_dir() else self._path
-        found = sorted(name for name in globbing.glob(pattern, recursive=True) if Path(name).is_file())
-        visible = [name for name in found if not _hidden(name, self._path)]
-        if not visible:
-            state = "holds no .parquet file" if path.is_dir() else "does not exist"
-            raise SourceError(
-                f"{self._path} {state}",
-                where=self._where,
-                hint="Set source.path to a Parquet file, a directory or a glob; relative paths start at data_root",
-            )
-        return visible
-
-    def _describe(self, path: str) -> ParquetFile:
-        try:
-            status = Path(path).stat()
-            return _read_footer(path, status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError) as error:
-            raise SourceError(
-                f"{path} cannot be read as Parquet: {error}",
-                where=self._where,
-                hint="The file is truncated, corrupt or not Parquet: restore or remove it",
-            ) from error
-
     def verify_unchanged(self) -> None:
-        """Compare sizes and times of the snapshot's files with the disk."""
-        for file in self.snapshot().files:
-            try:
-                status = Path(file.path).stat()
-                same = (status.st_size, status.st_mtime_ns) == (file.size, file.modified_ns)
-            except OSError:
-                same = False
-            if not same:
-                raise SourceError(
-                    f"{file.path} was changed while the run was reading it",
-                    where=self._where,
-                    hint="Run again; write new files beside old ones rather than over them",
-                )
+        """Compare sizes and times of the snapshot's files with what is there now."""
+        changed = self._files.changed(self.snapshot().files)
+        if changed:
+            raise SourceError(
+                f"{changed} was changed while the run was reading it",
+                where=self._where,
+                hint="Run again; write new files beside old ones rather than over them",
+            )
 
     def require_columns(self, names: Iterable[str]) -> None:
         """Refuse a file that lacks a column that the others have and the view needs."""
@@ -192,7 +133,7 @@ class ParquetSource:
         """`read_parquet` over the files that may hold rows of the range; DuckDB reads only the columns it needs."""
         del columns
         files = self._covering(self.snapshot().pruned(time_range) or self.snapshot().files[:1])
-        paths = ", ".join(quote_literal(file.path) for file in files)
+        paths = ", ".join(self._files.literal(file.path) for file in files)
         # A Hive key is text until the view's declared dtype says otherwise: '007' must not become 7.
         hive = (
             "hive_partitioning = true, hive_types_autocast = false"
@@ -215,8 +156,8 @@ class ParquetSource:
         return chosen
 
     def _is_hive(self) -> bool:
-        base = len(Path(self._path).parts) if Path(self._path).is_dir() else 0
-        parts = Path(self.snapshot().files[0].path).parts[base:-1]
+        base = len(PurePosixPath(self._files.folder).parts) if self._files.folder else 0
+        parts = PurePosixPath(self.snapshot().files[0].path).parts[base:-1]
         return any("=" in part for part in parts)
 
     def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
@@ -228,82 +169,8 @@ class ParquetSource:
             rows = connection.execute(f"DESCRIBE SELECT * FROM {everything}").fetchall()
         except duckdb.Error as error:
             raise SourceError(
-                f"{self._path} cannot be read: {str(error).splitlines()[0]}",
+                f"{self._path} cannot be read: {mask(str(error).splitlines()[0])}",
                 where=self._where,
                 hint="A file is corrupt, or its columns have types that do not go together",
-            ) from error
+            ) from None
         return {row[0]: row[1] for row in rows}
-
-
-def _hidden(path: str, root: str) -> bool:
-    relative = Path(path).parts[len(Path(root).parts) :] if path.startswith(root) else ()
-    return any(part.startswith((".", "_")) for part in relative)
-
-
-@lru_cache(maxsize=100_000)
-def _read_footer(path: str, size: int, modified_ns: int) -> ParquetFile:
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowException
-
-    with Path(path).open("rb") as file:
-        file.seek(max(size - _TAIL_BYTES, 0))
-        tail = file.read(_TAIL_BYTES)
-        length = int.from_bytes(tail[:4], "little")
-        if tail[4:] != b"PAR1" or length + _TAIL_BYTES > size:
-            raise ValueError("it does not end with a Parquet footer")
-        file.seek(size - _TAIL_BYTES - length)
-        footer = file.read(length + _TAIL_BYTES)
-    try:
-        metadata = pq.read_metadata(path)
-        types = tuple((field.name, str(field.type)) for field in metadata.schema.to_arrow_schema())
-    except ArrowException as error:
-        raise ValueError(str(error)) from error
-    return ParquetFile(
-        path=path,
-        size=size,
-        modified_ns=modified_ns,
-        footer_hash=xxhash.xxh3_128(footer).hexdigest(),
-        rows=metadata.num_rows,
-        types=types,
-        times=_bounds(metadata, _as_us),
-        integers=_bounds(metadata, _as_int),
-    )
-
-
-def _bounds(metadata: Any, read: Callable[[Any], int | None]) -> tuple[tuple[str, int, int], ...]:
-    """Smallest and largest of each column that `read` understands; only where every row group knows them."""
-    found: dict[str, tuple[int, int] | None] = {}
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for index in range(row_group.num_columns):
-            column = row_group.column(index)
-            statistics = column.statistics
-            if (
-                statistics is not None
-                and not statistics.has_min_max
-                and statistics.null_count == column.num_values
-            ):
-                continue  # only NULLs, which are in no range
-            known = statistics is not None and statistics.has_min_max
-            try:
-                low, high = (read(statistics.min), read(statistics.max)) if known else (None, None)
-            except OverflowError:  # a time that Python has no year for
-                low = high = None
-            name = column.path_in_schema
-            before = found.get(name, (low, high))
-            if low is None or high is None or before is None or before[0] is None or before[1] is None:
-                found[name] = None
-            else:
-                found[name] = (min(before[0], low), max(before[1], high))
-    return tuple((name, known[0], known[1]) for name, known in found.items() if known is not None)
-
-
-def _as_int(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _as_us(value: Any) -> int | None:
-    if not isinstance(value, dt.datetime):
-        return None
-    aware = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
-    return (aware - _EPOCH) // dt.timedelta(microseconds=1)

@@ -1,0 +1,103 @@
+"""Files of this machine: listed and described."""
+
+from __future__ import annotations
+
+import glob as globbing
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daedalus.errors import SourceError
+from daedalus.sql.identifiers import quote_literal
+from daedalus.storage.sources.parquet_files import TAIL_BYTES, ParquetFile, footer_length, parse_footer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import duckdb
+
+
+class LocalFiles:
+    """The Parquet files that a path, folder or glob names.
+
+    Args:
+        path: absolute.
+        where: how messages name the source.
+    """
+
+    def __init__(self, path: str, where: str) -> None:
+        self._path = path
+        self._where = where
+
+    @property
+    def folder(self) -> str:
+        """The path when it is a folder, else empty: Hive keys are looked for below it."""
+        return self._path if Path(self._path).is_dir() else ""
+
+    def setup(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Nothing to prepare."""
+
+    def describe(self) -> tuple[ParquetFile, ...]:
+        """Every file with its footer.
+
+        Raises:
+            SourceError: there is none, or one cannot be read.
+        """
+        return tuple(self._describe(path) for path in self._list())
+
+    def _list(self) -> list[str]:
+        path = Path(self._path)
+        if path.is_file():
+            return [self._path]
+        pattern = f"{globbing.escape(self._path)}/**/*.parquet" if path.is_dir() else self._path
+        found = sorted(name for name in globbing.glob(pattern, recursive=True) if Path(name).is_file())
+        visible = [name for name in found if not _hidden(name, self._path)]
+        if not visible:
+            state = "holds no .parquet file" if path.is_dir() else "does not exist"
+            raise SourceError(
+                f"{self._path} {state}",
+                where=self._where,
+                hint="Set source.path to a Parquet file, a directory or a glob; relative paths start at data_root",
+            )
+        return visible
+
+    def _describe(self, path: str) -> ParquetFile:
+        try:
+            status = Path(path).stat()
+            return _read_footer(path, status.st_size, status.st_mtime_ns)
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{path} cannot be read as Parquet: {error}",
+                where=self._where,
+                hint="The file is truncated, corrupt or not Parquet: restore or remove it",
+            ) from error
+
+    def changed(self, files: Iterable[ParquetFile]) -> str:
+        """The first file that is not what it was; empty when all are."""
+        for file in files:
+            try:
+                status = Path(file.path).stat()
+            except OSError:
+                return file.path
+            if (status.st_size, status.st_mtime_ns) != (file.size, file.modified_ns):
+                return file.path
+        return ""
+
+    @staticmethod
+    def literal(path: str) -> str:
+        """The path as `read_parquet` takes it: DuckDB prefers a file of that very name to a pattern."""
+        return quote_literal(path)
+
+
+def _hidden(path: str, root: str) -> bool:
+    relative = Path(path).parts[len(Path(root).parts) :] if path.startswith(root) else ()
+    return any(part.startswith((".", "_")) for part in relative)
+
+
+@lru_cache(maxsize=100_000)
+def _read_footer(path: str, size: int, modified_ns: int) -> ParquetFile:
+    with Path(path).open("rb") as file:
+        file.seek(max(size - TAIL_BYTES, 0))
+        length = footer_length(file.read(TAIL_BYTES), size)
+        file.seek(size - length)
+        return parse_footer(path, size, modified_ns, file.read(length))

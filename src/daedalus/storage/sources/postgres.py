@@ -1,0 +1,346 @@
+"""Postgres in place: a table or a query, read through a read-only attach, at one snapshot for the whole run.
+
+A keeper in the run's first process holds the transaction that exported the snapshot; every DuckDB session of the
+run begins its own transaction at that snapshot, so that all views and all day workers see the same rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from daedalus.errors import DaedalusError
+from daedalus.sql.identifiers import quote_ident, quote_literal
+from daedalus.storage.duckdb_extensions import load_extensions
+from daedalus.storage.sources.faults import source_error
+from daedalus.storage.sources.postgres_place import SETTINGS, PostgresPlace, place_of
+from daedalus.storage.sources.relations import chosen, range_conditions, split_table_name
+from daedalus.storage.view_reader import UNIT_US, source_name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import duckdb
+
+    from daedalus.catalog.model import FeatureViewDef
+    from daedalus.storage.sources.base import TickRange
+
+_LOCK_SECONDS = 30
+_STATE_SQL = """
+SELECT pg_export_snapshot() AS snapshot,
+       pg_current_snapshot()::text AS visible,
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text AS lsn,
+       (now() AT TIME ZONE 'UTC')::text AS read_at,
+       pg_postmaster_start_time()::text || '/' ||
+           (SELECT oid FROM pg_database WHERE datname = current_database())::text AS server
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresState:
+    """One state of a database, which every transaction of the run sees.
+
+    Attributes:
+        snapshot: the exported snapshot's id; valid while the keeper lives.
+        visible: which transactions' rows are seen (`pg_current_snapshot`): equal text, equal rows.
+        lsn: the write-ahead log's position.
+        server: which server, since when, and which database of it.
+    """
+
+    snapshot: str
+    visible: str
+    lsn: str
+    read_at: str
+    server: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresSnapshot:
+    """What a run reads of one table or query.
+
+    Attributes:
+        relation: `schema.table`, or the query's hash.
+        types: (column, DuckDB type) in order.
+        as_text: the columns that are read as text, for DuckDB would round them.
+    """
+
+    place: str
+    relation: str
+    state: PostgresState
+    types: tuple[tuple[str, str], ...]
+    as_text: frozenset[str]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The names of the columns, in lower case."""
+        return frozenset(name.lower() for name, _ in self.types)
+
+    def identity(self, time_range: TickRange | None = None) -> list[Any]:
+        """The place: a day that was read is read again only when it is asked for."""
+        del time_range
+        return [["postgres", self.place, self.relation]]
+
+    def exact(self, time_range: TickRange | None = None) -> list[Any]:
+        """The transactions that are seen: any commit to the database changes it."""
+        return [*self.identity(time_range), [self.state.server, self.state.visible]]
+
+    def record(self) -> dict[str, Any]:
+        """The place, the exported snapshot, what it sees, and the log's position."""
+        return {
+            "backend": "postgres",
+            "place": self.place,
+            "relation": self.relation,
+            "snapshot": self.state.snapshot,
+            "visible": self.state.visible,
+            "lsn": self.state.lsn,
+            "read_at": self.state.read_at,
+        }
+
+
+class PostgresKeeper:
+    """Holds the transaction that exported the snapshot, until it is closed."""
+
+    def __init__(self, place: PostgresPlace) -> None:
+        self._connection = _connect()
+        self._alias = "__keeper"
+        self._finalizer = weakref.finalize(self, _let_go, self._connection)
+        try:
+            attach(self._connection, place, self._alias)
+            self._connection.execute("BEGIN")
+            for setting, value in (
+                ("lock_timeout", f"{_LOCK_SECONDS}s"),
+                ("idle_in_transaction_session_timeout", "0"),
+            ):
+                self._run(f"SET {setting} = '{value}'")
+            (row,) = self.rows(_STATE_SQL)
+        except BaseException:
+            self.close()
+            raise
+        names = ("snapshot", "visible", "lsn", "read_at", "server")
+        self.state = PostgresState(**dict(zip(names, map(str, row), strict=True)))
+
+    def _run(self, sql: str) -> None:
+        self._connection.execute(f"CALL postgres_execute({quote_literal(self._alias)}, {quote_literal(sql)})")
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a Postgres query in the keeper's transaction."""
+        return self._connection.execute(f"FROM {self._query(sql)}").fetchall()
+
+    def types(self, sql: str) -> dict[str, str]:
+        """The columns of a Postgres query as DuckDB sees them.
+
+        Preparing it takes the lock that a read takes, and keeps it: a table that the run has yet to read can
+        neither be truncated nor altered, which no snapshot would survive.
+        """
+        described = self._connection.execute(f"DESCRIBE FROM {self._query(sql)}").fetchall()
+        return {row[0]: row[1] for row in described}
+
+    def _query(self, sql: str) -> str:
+        return f"postgres_query({quote_literal(self._alias)}, {quote_literal(sql)})"
+
+    def close(self) -> None:
+        """End the transaction; a server that is gone is no error."""
+        self._finalizer()
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    from daedalus.storage.duckdb_extensions import bare_connection
+
+    return bare_connection()
+
+
+def _let_go(connection: duckdb.DuckDBPyConnection) -> None:
+    import duckdb
+
+    # Closing a connection whose transaction cannot be ended any more would end the process.
+    with contextlib.suppress(duckdb.Error):
+        connection.rollback()
+    connection.close()
+
+
+def attach(connection: duckdb.DuckDBPyConnection, place: PostgresPlace, alias: str, schema: str = "") -> None:
+    """Attach the database, read-only; a schema keeps DuckDB from listing all others."""
+    load_extensions(connection, "postgres")
+    secret = f"{alias}_{place.key}"
+    conninfo = place.create_secret(connection, secret)
+    only = f", SCHEMA {quote_literal(schema)}" if schema else ""
+    connection.execute(
+        f"ATTACH {quote_literal(conninfo)} AS {quote_ident(alias)} "
+        f"(TYPE postgres, READ_ONLY, SECRET {quote_ident(secret)}{only})"
+    )
+
+
+class PostgresSource:
+    """Rows of a Postgres table or query.
+
+    Args:
+        view: its source says which database, table or query.
+        where: how messages name the source.
+        shared: what the sources of one run share; the keepers are among it.
+    """
+
+    def __init__(self, view: FeatureViewDef, *, where: str, shared: dict[str, Any] | None = None) -> None:
+        source = view.source
+        settings = {
+            key: value for key, value in source.credentials if key in SETTINGS or source.database_path
+        }
+        self._where = where
+        self._place = place_of(source.database_path, settings, where)
+        default_schema = dict(source.credentials).get("schema", "public")
+        self._table = (
+            split_table_name(source.table_name, default_schema=default_schema, where=f"{where}.table_name")
+            if source.table_name
+            else None
+        )
+        self._query = source.query.strip().rstrip(";")
+        self._time_column = source_name_of(view, view.timestamp_field) if view.timestamp_field else ""
+        self._unit_us = UNIT_US[source.timestamp_unit]
+        self._snapshot: PostgresSnapshot | None = None
+        self._shared: dict[str, Any] | None = {} if shared is None else shared
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The keeper stays where it is; a worker reads at the snapshot that it holds.
+        self.snapshot()
+        return self.__dict__ | {"_shared": None}
+
+    def __repr__(self) -> str:
+        return f"PostgresSource({self._where})"
+
+    @property
+    def _alias(self) -> str:
+        schema = self._table[0] if self._table else ""
+        named = hashlib.sha256(f"{self._place.key}/{schema}".encode()).hexdigest()[:8]
+        return f"__postgres_{named}"
+
+    @property
+    def _relation(self) -> str:
+        """The table or query as a Postgres FROM item."""
+        if self._table is not None:
+            return f"{quote_ident(self._table[0])}.{quote_ident(self._table[1])}"
+        return f"(\n{self._query}\n) AS q"
+
+    # ------------------------------------------------------------------ snapshot
+
+    def snapshot(self) -> PostgresSnapshot:
+        """The database as it is now; one state for all of the run's views of it."""
+        if self._snapshot is None:
+            self._snapshot = self._guarded(self._take_snapshot)
+        return self._snapshot
+
+    def _take_snapshot(self) -> PostgresSnapshot:
+        keeper = self._keeper()
+        types = keeper.types(f"SELECT * FROM {self._relation}")
+        rounded = [name for name, dtype in types.items() if dtype.removesuffix("[]") == "DOUBLE"]
+        as_text: set[str] = set()
+        if rounded:
+            # An unbounded numeric, which DuckDB would read as DOUBLE.
+            kinds = ", ".join(f"pg_typeof(r.{quote_ident(name)})::text" for name in rounded)
+            (found,) = keeper.rows(
+                f"SELECT {kinds} FROM (SELECT 1) AS one LEFT JOIN (SELECT * FROM {self._relation} LIMIT 0) AS r ON true"
+            )
+            as_text = {name for name, kind in zip(rounded, found, strict=True) if kind.startswith("numeric")}
+        shown = {
+            name: dtype.replace("DOUBLE", "VARCHAR") if name in as_text else dtype
+            for name, dtype in types.items()
+        }
+        relation = (
+            ".".join(self._table) if self._table else hashlib.sha256(self._query.encode()).hexdigest()[:16]
+        )
+        return PostgresSnapshot(
+            place=self._place.label,
+            relation=relation if self._table else f"query {relation}",
+            state=keeper.state,
+            types=tuple(shown.items()),
+            as_text=frozenset(as_text),
+        )
+
+    def _keeper(self) -> PostgresKeeper:
+        key = f"postgres:{self._place.key}"
+        if self._shared is None:  # a worker's copy has its snapshot already
+            raise AssertionError("a worker takes no snapshot")
+        if key not in self._shared:
+            self._shared[key] = PostgresKeeper(self._place)
+        keeper: PostgresKeeper = self._shared[key]
+        return keeper
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        import duckdb
+
+        try:
+            return work()
+        except DaedalusError:
+            raise
+        except duckdb.Error as error:
+            raise source_error(error, where=self._where) from None
+
+    # ------------------------------------------------------------------ reading
+
+    def setup(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Attach the database and begin a transaction at the run's snapshot."""
+        self._guarded(lambda: self._set_up(connection))
+
+    def _set_up(self, connection: duckdb.DuckDBPyConnection) -> None:
+        snapshot = self.snapshot().state.snapshot
+        attached = connection.execute(
+            "SELECT 1 FROM duckdb_databases() WHERE database_name = ?", [self._alias]
+        ).fetchall()
+        if attached:
+            return
+        attach(connection, self._place, self._alias, self._table[0] if self._table else "")
+        begin(connection)
+        sql = f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}"
+        connection.execute(f"CALL postgres_execute({quote_literal(self._alias)}, {quote_literal(sql)})")
+
+    def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """The columns and their DuckDB types, as of the snapshot."""
+        del connection
+        return dict(self.snapshot().types)
+
+    def relation_sql(self, time_range: TickRange | None = None, columns: Sequence[str] | None = None) -> str:
+        """A SELECT of the columns and the range, which the server runs.
+
+        A table is read through the attached catalog, so that DuckDB hands on its other filters, too; a query, or a
+        column that must come as text, as a statement of its own.
+        """
+        snapshot = self.snapshot()
+        types = dict(snapshot.types)
+        names = chosen(types, columns)
+        if self._table is not None and not snapshot.as_text.intersection(names):
+            items = ", ".join(quote_ident(name) for name in names) or "1 AS __one"
+            place = f"{quote_ident(self._alias)}.{self._relation}"
+            return f"(SELECT {items} FROM {place}{self._where_sql(types, time_range, postgres=False)})"
+        items = ", ".join(self._item(name, types[name]) for name in names) or "1 AS __one"
+        remote = f"SELECT {items} FROM {self._relation}{self._where_sql(types, time_range, postgres=True)}"
+        return f"postgres_query({quote_literal(self._alias)}, {quote_literal(remote)})"
+
+    def _item(self, name: str, dtype: str) -> str:
+        ident = quote_ident(name)
+        if name not in self.snapshot().as_text:
+            return ident
+        return f"{ident}::text{'[]' if dtype.endswith('[]') else ''} AS {ident}"
+
+    def _where_sql(self, types: dict[str, str], time_range: TickRange | None, *, postgres: bool) -> str:
+        found = [name for name in types if name.lower() == self._time_column.lower()]
+        if not found:
+            return ""
+        bounds = range_conditions(time_range, found[0], types[found[0]], self._unit_us, postgres=postgres)
+        return f" WHERE {' AND '.join(bounds)}" if bounds else ""
+
+    def verify_unchanged(self) -> None:
+        """Nothing to compare: all of the run reads at one snapshot."""
+
+    def close(self) -> None:
+        """Let the database forget the snapshot."""
+        for key in [key for key in self._shared or () if key.startswith("postgres:")]:
+            (self._shared or {}).pop(key).close()
+
+
+def begin(connection: duckdb.DuckDBPyConnection) -> None:
+    """Begin a transaction unless one is open; the session's end rolls it back."""
+    import duckdb
+
+    with contextlib.suppress(duckdb.TransactionException):
+        connection.execute("BEGIN")
