@@ -38,7 +38,7 @@ import numpy as np
 import xxhash
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MAX_VALUES = 64
 BUCKETS = 64
@@ -116,33 +116,84 @@ class ColumnStats:
         return None
 
 
-def comparable(one: ColumnStats, other: ColumnStats) -> tuple[tuple[str, int, int], ...]:
-    """(label, count of one, count of other) over everything that the two columns hold, NULL included.
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Columns side by side over one set of bins, NULL and NaN among them.
 
-    Both are brought to the finest form that both have: values, else numeric bins, else times by month or hour,
-    else hash buckets; list columns by their lengths. Labels are for people: a value, a range, a month, `bucket 7`.
+    Attributes:
+        form: `value`, `bin`, `month`, `hour` or `bucket`; empty when the columns have no common form.
+        labels: for people: a value, a range, a month, `bucket 7`.
+        edges: the numbers that each bin holds, (low, high); None for what has no order.
+        counts: per column the count of each bin.
+    """
+
+    form: str
+    labels: tuple[str, ...]
+    edges: tuple[tuple[float, float] | None, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+def aligned(columns: Sequence[ColumnStats]) -> Aligned:
+    """Columns brought to the finest form that all of them have.
+
+    Values, else numeric bins, else times by month or hour, else hash buckets; list columns by their lengths.
+
+    >>> one, other = ColumnStats(rows=3, nulls=1, values=((7, 2),)), ColumnStats(rows=1, nulls=0, values=((5, 1),))
+    >>> found = aligned([one, other])
+    >>> found.form, found.labels, found.counts
+    ('value', ('NULL', '5', '7'), ((1, 0, 2), (0, 1, 0)))
+    """
+    inner = [one.lengths or one for one in columns]
+    common = _common(inner)
+    if common is None:
+        return Aligned("", (), (), ())
+    keys = sorted({key for counts in common for key in counts}, key=_order)
+    aside = [
+        (label, counts)
+        for label, counts in (
+            ("NULL", [one.nulls for one in columns]),
+            ("NaN", [one.nans for one in inner]),
+        )
+        if any(counts)
+    ]
+    return Aligned(
+        form=keys[0][0] if keys else "value",
+        labels=(*(label for label, _ in aside), *(_label(key) for key in keys)),
+        edges=(*(None for _ in aside), *(_edges(key) for key in keys)),
+        counts=tuple(
+            (*(counts[number] for _, counts in aside), *(found.get(key, 0) for key in keys))
+            for number, found in enumerate(common)
+        ),
+    )
+
+
+def comparable(one: ColumnStats, other: ColumnStats) -> tuple[tuple[str, int, int], ...]:
+    """(label, count of one, count of other) over everything that the two columns hold, NULL included; see `aligned`.
+
     Empty when the two have no common form.
 
     >>> one = ColumnStats(rows=3, nulls=1, values=(("a", 2),))
     >>> comparable(one, ColumnStats(rows=2, nulls=0, values=(("a", 1), ("b", 1))))
     (('NULL', 1, 0), ('a', 2, 1), ('b', 0, 1))
     """
-    left, right = one.lengths or one, other.lengths or other
-    pair = _common(left, right)
-    if pair is None:
-        return ()
-    labels = {**pair[0], **pair[1]}
-    rows = [(_label(key), pair[0].get(key, 0), pair[1].get(key, 0)) for key in sorted(labels, key=_order)]
-    aside = [("NULL", one.nulls, other.nulls), ("NaN", left.nans, right.nans)]
-    return (*((label, a, b) for label, a, b in aside if a or b), *rows)
+    found = aligned([one, other])
+    return tuple(zip(found.labels, *found.counts, strict=True)) if found.form else ()
 
 
-def _common(one: ColumnStats, other: ColumnStats) -> tuple[dict[Any, int], dict[Any, int]] | None:
+def _common(columns: Sequence[ColumnStats]) -> list[dict[Any, int]] | None:
     for form in (_by_value, _by_bin, _by_month, _by_hour, _by_bucket):
-        left, right = form(one), form(other)
-        if left is not None and right is not None and (left or right):
-            return left, right
+        found = [form(one) for one in columns]
+        whole = [one for one in found if one is not None]
+        if len(whole) == len(found) and any(whole):
+            return whole
     return None
+
+
+def _edges(key: tuple[str, Any]) -> tuple[float, float] | None:
+    kind, value = key
+    if kind == "bin":
+        return bin_edges(value)
+    return (float(value), float(value)) if kind == "value" and _is_number(value) else None
 
 
 def _empty(stats: ColumnStats) -> bool:
