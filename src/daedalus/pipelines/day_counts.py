@@ -99,9 +99,11 @@ class DayCounts:
         outputs = {operator.output for operator in chain}
         keys = [left for one in joins if one.inputs[0] in outputs for left, _ in one.on]
         self._key_names = tuple(dict.fromkeys(keys))
-        last = chain[-1].output
-        if not relations.graph.is_kept(last):
+        graph = relations.graph
+        kept = [one.output for one in chain if graph.knows(one.output) and graph.is_kept(one.output)]
+        if not kept:
             return
+        last = kept[-1]
         types = relations.graph.types(last)
         names = [name for name in self._key_names if name in types]
         counts = ", ".join(["count(*)", *(f"count({quote_ident(name)})" for name in names)])

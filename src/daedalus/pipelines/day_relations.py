@@ -76,6 +76,12 @@ class DayRelations:
         self.absent: dict[str, frozenset[str]] = {}
         self._kept = kept_relations(context.pipeline)
 
+    def compose(self, name: str) -> None:
+        """Do not keep a relation that only aggregates read: their rows are read from one before it."""
+        readers = [one for one in self.context.pipeline if name in one.inputs]
+        if len(readers) == 1:
+            self._kept.discard(name)
+
     def add(self, operator: AnyOperator) -> str:
         """Define the operator's relation, and keep it where later operators need its rows; returns its SELECT."""
         name = operator.output
@@ -143,7 +149,9 @@ class DayRelations:
 
     def _scan(self, scan: Scan) -> tuple[str, frozenset[str]]:
         if is_run_relation(scan.source_ref):
-            return self._run_relation(scan), frozenset()
+            as_of = self.context.as_of if scan.source_ref == AS_OF_RELATION else None
+            absent = frozenset() if as_of is None else as_of.absent
+            return self._run_relation(scan), absent
         reader = self._reader(scan.source_ref)
         order = reader.order_by() if scan.ordered or scan.keep else []
         predicate = None

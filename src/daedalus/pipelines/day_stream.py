@@ -1,20 +1,23 @@
 """A day's finished rows as a stream of Arrow tables, in total order.
 
-Everything up to the first operator that is not plain SQL is one relation. From there on the day passes in
-chunks of rows: Arrow operators run on a chunk, and the SQL operators after them run on the chunk registered as
-a relation. Columns that Arrow operators made and SQL only passes on stay outside DuckDB.
+Aggregates that later operators only pass on are set beside the finished rows: all other operators are one
+statement, whose rows stream by while the aggregates of just these rows are gathered. Otherwise the day passes
+in chunks from the first operator on that is not plain SQL: Arrow operators run on a chunk, and the SQL operators
+after them run on the chunk registered as a relation. Columns that SQL only passes on stay outside DuckDB.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from daedalus.catalog.dtypes import canonical_dtype, to_arrow
 from daedalus.pipelines.arrow_udfs import apply_arrow_udf
+from daedalus.pipelines.day_aggregates import DayAggregate
 from daedalus.pipelines.day_counts import DayCounts
 from daedalus.pipelines.held_columns import HeldColumns
 from daedalus.pipelines.history_cache import (
@@ -22,8 +25,6 @@ from daedalus.pipelines.history_cache import (
     HistoryChain,
     NotExactError,
     files_sql,
-    read_files,
-    reads_alike,
 )
 from daedalus.pipelines.operators import (
     ROW,
@@ -31,6 +32,7 @@ from daedalus.pipelines.operators import (
     ArrowUdfTransform,
     Engine,
     Filter,
+    Join,
     PointInTimeJoin,
     Project,
     RayUdfTransform,
@@ -42,7 +44,6 @@ from daedalus.pipelines.rolling_tiers import (
     aggregate_rows,
     history_columns,
     history_inputs,
-    prepare_aggregation,
     run_on_ray,
     spine_columns,
 )
@@ -51,15 +52,15 @@ from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.view_reader import FLOATS, apart_from_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from daedalus.compute.aggregate import Aggregation
+    from daedalus.pipelines.day_aggregates import Resources
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.day_relations import DayRelations
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
 
-CHUNK_ROWS = 131_072
+#: Rows that pass through Arrow operators, or are given their aggregates, at once.
+CHUNK_ROWS = 32_768
 
 
 def output_operator(pipeline: OperatorPipeline) -> AnyOperator:
@@ -86,11 +87,16 @@ class DayStream:
     Args:
         context: the day.
         relations: its relations, empty so far.
-        rows_per_chunk: how many rows pass through Arrow operators at once.
+        resources: what aggregation may use; only needed for `tables`.
+        rows_per_chunk: how many rows pass at once.
     """
 
     def __init__(
-        self, context: DayContext, relations: DayRelations, rows_per_chunk: int = CHUNK_ROWS
+        self,
+        context: DayContext,
+        relations: DayRelations,
+        resources: Resources | None = None,
+        rows_per_chunk: int = CHUNK_ROWS,
     ) -> None:
         self._context = context
         self._relations = relations
@@ -99,9 +105,11 @@ class DayStream:
         self._tail = _tail(context.pipeline)
         self._final = output_operator(context.pipeline)
         self._histories: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
-        self._history_files: dict[str, list[Path]] = {}
-        self._prepared: dict[str, Aggregation] = {}
+        self._aggregates: dict[str, DayAggregate] = {}
         self._from_files: tuple[str, ...] = ()
+        self._resources = resources
+        self._columns = relation_columns(context.pipeline)
+        self._beside = BesideRows.of(self._tail, self._columns)
         self._counts = DayCounts()
         self._open = contextlib.ExitStack()
         self._unit = TimeUnit(context.ticks_per_second, context.spine_ticks)
@@ -109,18 +117,20 @@ class DayStream:
 
     def prepare(self) -> None:
         """Run everything that comes before the stream."""
+        if self._beside is not None:
+            self._relations.compose(self._tail[0].inputs[0])
         done = {operator.output for operator in self._tail} | self._shared_history()
         for operator in self._context.pipeline:
             if operator.output not in done and not isinstance(operator, Sink | RayUdfTransform):
                 self.add(operator)
-        if self._tail:
+        if self._tail and self._beside is None:
             self._graph.keep(self._tail[0].inputs[0])
         before = main_chain(self._context.pipeline)[: -len(self._tail) or None]
         self._counts.count_before(self._context, self._relations, before, self._from_files)
 
-    def counters(self, rows_out: int) -> dict[str, int]:
-        """Rows that came in and were dropped, when all `rows_out` rows have passed."""
-        return self._counts.counters(rows_out)
+    def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
+        """Rows that came in and were dropped, and NULL keys; see `DayCounts.counters`."""
+        return self._counts.counters(rows_out, nulls)
 
     def add(self, operator: AnyOperator) -> None:
         """Define an operator's relation; an Arrow operator runs over all rows of its input."""
@@ -134,11 +144,12 @@ class DayStream:
         if not self._tail:
             yield from self._streamed(self._final.output)
             return
-        start = 0
         with self._open:
+            if self._beside is not None:
+                yield from self._with_aggregates(self._beside)
+                return
             for chunk in self._chunks(self._tail[0].inputs[0]):
-                yield self._through_tail(chunk, start)
-                start += chunk.num_rows
+                yield self._through_tail(chunk)
 
     def _shared_history(self) -> set[str]:
         """Define the history over the files that adjacent days share; returns the relations it replaces."""
@@ -150,8 +161,7 @@ class DayStream:
             files = HistoryCache(self._context, chain).files(self._context.day)
         except NotExactError:
             return set()
-        self._history_files[chain.relation] = files
-        names = relation_columns(self._context.pipeline)
+        names = self._columns
         self._from_files = (*chain.same_rows, chain.relation)
         for relation in self._from_files:
             columns = ", ".join(quote_ident(name) for name in names[relation])
@@ -189,41 +199,36 @@ class DayStream:
             below = f" AND {ROW} < {starts[index + 1]}" if index + 1 < len(starts) else ""
             yield self._graph.arrow(relation, columns, f"WHERE {ROW} >= {start}{below}")
 
-    def _through_tail(self, chunk: pa.Table, start: int) -> pa.Table:
+    def _through_tail(self, chunk: pa.Table) -> pa.Table:
         made: list[str] = []
-        place: int | None = start
         pending: list[AnyOperator] = []
         for operator in self._tail:
             if _runs_in_sql(operator):
                 pending.append(operator)
                 continue
-            place = None if pending else place
             chunk = self._run_sql(pending, chunk, made)
             pending = []
-            chunk = self._run_arrow(operator, chunk, place)
+            chunk = self._run_arrow(operator, chunk)
             self._pass_absent_on(operator)
             made += _made_columns(operator)
         return self._run_sql(pending, chunk, made)
 
-    def _run_arrow(self, operator: AnyOperator, chunk: pa.Table, start: int | None = None) -> pa.Table:
-        """One Arrow operator on a chunk; `start` is its place in the kept relation while it has the same rows."""
+    def _run_arrow(self, operator: AnyOperator, chunk: pa.Table) -> pa.Table:
         step = "function" if isinstance(operator, ArrowUdfTransform) else "aggregate"
         with self._context.profile.shared(operator.name, step, chunk.num_rows):
-            return self._with_columns(operator, chunk, start)
+            return self._with_columns(operator, chunk)
 
-    def _with_columns(self, operator: AnyOperator, chunk: pa.Table, start: int | None) -> pa.Table:
+    def _with_columns(self, operator: AnyOperator, chunk: pa.Table) -> pa.Table:
         if isinstance(operator, ArrowUdfTransform):
             kind = to_arrow(canonical_dtype(operator.dtype))
             run = run_on_ray if operator.engine is Engine.PYTHONIC else _call_here
             return run(apply_arrow_udf, operator, chunk, kind)
         if not isinstance(operator, RollingAggregate | PointInTimeJoin):
             raise TypeError(f"{operator.op_kind} has no Arrow tier")
-        arrays = (
-            self._prepared_columns(operator, chunk, start)
-            if start is not None and operator.engine is Engine.SQL_ARROW_UDF
-            else None
-        )
-        if arrays is None:
+        aggregate = self._aggregate(operator)
+        if aggregate is not None:
+            arrays = aggregate.columns(chunk[ROW].to_numpy())
+        else:
             columns = spine_columns(operator.specs, chunk.column_names)
             arrays = aggregate_rows(
                 operator, chunk.select(columns), self._histories_of(operator), self._unit, self._duckdb_config
@@ -232,26 +237,63 @@ class DayStream:
             chunk = chunk.append_column(spec.name, array)
         return chunk
 
-    def _prepared_columns(
-        self, operator: RollingAggregate | PointInTimeJoin, chunk: pa.Table, start: int
-    ) -> list[pa.Array] | None:
-        """The specs' columns for a chunk that is still the kept relation's rows from `start` on.
-
-        The day's rows are searched once, at the first chunk; None where a spec reads a column that only the
-        chunk has.
-        """
-        source = self._tail[0].inputs[0]
-        columns = spine_columns(operator.specs, chunk.column_names)
-        if not set(columns) <= set(self._graph.types(source)):
+    def _aggregate(self, operator: RollingAggregate | PointInTimeJoin) -> DayAggregate | None:
+        """The operator's columns for the whole day; None where it reads what only the chunk has."""
+        if operator.name in self._aggregates:
+            return self._aggregates[operator.name]
+        if self._resources is None or not _reads_rows_before(self._tail, operator, self._columns):
             return None
-        if operator.name not in self._prepared:
-            rows = self._graph.arrow(source, columns)
-            self._prepared[operator.name] = self._open.enter_context(
-                prepare_aggregation(
-                    operator, rows, self._histories_of(operator), self._unit, self._duckdb_config
-                )
-            )
-        return self._prepared[operator.name].columns(start, start + chunk.num_rows)
+        source = self._rows_before(operator)
+        self._graph.keep(source)
+        made = DayAggregate(
+            operator,
+            rows=source,
+            graph=self._graph,
+            in_files=self._from_files,
+            unit=self._unit,
+            resources=self._resources,
+        )
+        self._aggregates[operator.name] = self._open.enter_context(made)
+        return made
+
+    def _rows_before(self, operator: RollingAggregate | PointInTimeJoin) -> str:
+        """A relation of exactly the tail's rows with what the specs read of them, best one that is kept anyway."""
+        wanted = {TICK, *spine_columns(operator.specs, self._columns[operator.inputs[0]])}
+        first = self._tail[0].inputs[0]
+        name = first
+        while not (self._graph.knows(name) and self._graph.is_kept(name)):
+            before = self._context.pipeline.producer(name)
+            drops = isinstance(before, Filter) or (isinstance(before, Join) and before.how != "left")
+            if drops or not before.inputs or _writes(before, wanted):
+                return first
+            name = before.inputs[0]
+        return name
+
+    # ------------------------------------------------------------------ aggregates beside finished rows
+
+    def _with_aggregates(self, beside: BesideRows) -> Iterator[pa.Table]:
+        """The finished rows as one statement makes them, each chunk with the aggregates of its rows."""
+        for late in beside.aggregates:
+            with self._context.profile.shared(late.name, "aggregate"):
+                self._aggregate(late)
+            self._graph.define(late.output, f"SELECT * FROM {quote_ident(late.inputs[0])}", late.inputs[:1])
+            self._pass_absent_on(late)
+        for operator in beside.held.operators:
+            self._relations.add(operator)
+        source = self._rows_before(beside.aggregates[0])
+        rows_in = self._graph.rows(f"SELECT count(*) FROM {quote_ident(source)}", source)[0][0]
+        for chunk in self._streamed(self._final.output):
+            rows = chunk[ROW].to_numpy()
+            columns: dict[str, pa.Array] = {}
+            for late in beside.aggregates:
+                with self._context.profile.shared(late.name, "aggregate", chunk.num_rows):
+                    arrays = self._aggregates[late.name].columns(rows)
+                columns |= {spec.name: array for spec, array in zip(late.specs, arrays, strict=True)}
+            rows_in -= chunk.num_rows
+            yield beside.held.beside(chunk, columns)
+        filters = [operator for operator in beside.held.operators if isinstance(operator, Filter)]
+        if filters:
+            self._counts.drop(filters[-1].name, rows_in)
 
     def _histories_of(self, operator: RollingAggregate | PointInTimeJoin) -> dict[str | None, pa.Table]:
         wanted = history_columns(operator)
@@ -265,15 +307,10 @@ class DayStream:
         """A history's rows in their order, with the columns that its specs read; fetched once a day."""
         key = (relation, wanted)
         if key not in self._histories:
-            types = self._graph.types(relation)
             folded = {name.lower() for name in wanted}  # SQL names are the same in any case
-            columns = [name for name in types if name.lower() in folded]
-            if relation in self._history_files and all(reads_alike(types[name]) for name in columns):
-                with self._context.profile.shared(relation, "read cache"):
-                    self._histories[key] = read_files(self._history_files[relation], columns)
-            else:
-                self._graph.keep(relation)
-                self._histories[key] = self._graph.arrow(relation, columns)
+            columns = [name for name in self._graph.types(relation) if name.lower() in folded]
+            self._graph.keep(relation)
+            self._histories[key] = self._graph.arrow(relation, columns)
         return self._histories[key]
 
     def _run_sql(self, operators: list[AnyOperator], chunk: pa.Table, made: list[str]) -> pa.Table:
@@ -329,6 +366,58 @@ class DayStream:
         """What the source lacks, its Arrow operator's output lacks, too: defaults are filled in after it."""
         absent = self._relations.absent
         absent[operator.output] = absent.get(operator.inputs[0], frozenset()) - set(_made_columns(operator))
+
+
+@dataclass(frozen=True, slots=True)
+class BesideRows:
+    """A tail whose aggregates no operator reads: they are set beside the rows that SQL finishes.
+
+    Attributes:
+        held: the tail's SQL operators without the aggregates' columns, and where those come back.
+    """
+
+    aggregates: tuple[RollingAggregate | PointInTimeJoin, ...]
+    held: HeldColumns
+
+    @classmethod
+    def of(cls, tail: Sequence[AnyOperator], columns: Mapping[str, Sequence[str]]) -> BesideRows | None:
+        """The tail as such; None where an operator reads an aggregate, or is no SQL."""
+        others = [operator for operator in tail if _runs_in_sql(operator)]
+        late = tuple(
+            operator
+            for operator in tail
+            if isinstance(operator, RollingAggregate | PointInTimeJoin) and operator not in others
+        )
+        if not late or len(late) + len(others) < len(tail):
+            return None
+        if not all(_reads_rows_before(tail, operator, columns) for operator in late):
+            return None
+        made = [name for operator in late for name in _made_columns(operator)]
+        held = HeldColumns.of(others, made) if others else HeldColumns(tuple(made), (), ())
+        return cls(late, held) if set(held.columns) == set(made) else None
+
+
+def _reads_rows_before(
+    tail: Sequence[AnyOperator],
+    operator: RollingAggregate | PointInTimeJoin,
+    columns: Mapping[str, Sequence[str]],
+) -> bool:
+    """Whether an aggregate of the tail can be made from the rows before it: keys and times are not made in it."""
+    if operator not in tail or operator.engine is not Engine.SQL_ARROW_UDF:
+        return False
+    wanted = {TICK, *spine_columns(operator.specs, columns[operator.inputs[0]])}
+    return not any(_writes(one, wanted) for one in tail[: tail.index(operator)])
+
+
+def _writes(operator: AnyOperator, names: set[str]) -> bool:
+    """Whether the operator makes one of these columns."""
+    if isinstance(operator, Project):
+        return any(
+            column.name in names and column.sql != quote_ident(column.name) for column in operator.columns
+        )
+    if isinstance(operator, Join | PointInTimeJoin) and not getattr(operator, "specs", ()):
+        return any(name in names for name, _ in operator.columns)
+    return bool(names.intersection(_made_columns(operator)))
 
 
 def _tail(pipeline: OperatorPipeline) -> list[AnyOperator]:

@@ -14,7 +14,7 @@ from daedalus.pipelines.operators import ROW, Filter, Project, ProjectColumn
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from daedalus.pipelines.operators import AnyOperator
 
@@ -48,6 +48,16 @@ class HeldColumns:
         trimmed = dataclasses.replace(last, columns=kept)
         return cls(tuple(free), (*operators[:-1], trimmed), outputs)
 
+    def beside(self, result: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
+        """The SQL result with the held columns of the same rows, in output order."""
+        if not self.outputs:
+            for name in self.columns:
+                result = result.append_column(name, columns[name])
+            return result
+        positions = [name for name in result.column_names if name not in dict(self.outputs)]
+        made = {name: columns[held] if held else result.column(name) for name, held in self.outputs}
+        return pa.table(made | {name: result.column(name) for name in positions})
+
     def restore(self, result: pa.Table, chunk: pa.Table) -> pa.Table:
         """The SQL result with the held columns beside its rows, in output order."""
         if not self.columns:
@@ -59,13 +69,7 @@ class HeldColumns:
             column = chunk.column(name)
             return column if everything else column.take(places)
 
-        if not self.outputs:
-            for name in self.columns:
-                result = result.append_column(name, rows_of(name))
-            return result
-        positions = [name for name in result.column_names if name not in dict(self.outputs)]
-        columns = {name: rows_of(held) if held else result.column(name) for name, held in self.outputs}
-        return pa.table(columns | {name: result.column(name) for name in positions})
+        return self.beside(result, {name: rows_of(name) for name in self.columns})
 
 
 def _passed(column: ProjectColumn, free: set[str]) -> str:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from daedalus.catalog.aggregation import AggregationSpec
-    from daedalus.compute.aggregate import Aggregation
     from daedalus.pipelines.operators import PointInTimeJoin
 
 _HIST = re.compile(r"""\bhist\s*\.\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))""", re.IGNORECASE)
@@ -96,8 +95,9 @@ def _named_columns(condition: str) -> list[str]:
     return [quoted.replace('""', '"') or plain for quoted, plain in _HIST.findall(condition)]
 
 
-def spine_columns(specs: tuple[AggregationSpec, ...], available: Iterable[str]) -> list[str]:
+def spine_columns(specs: Iterable[AggregationSpec], available: Iterable[str]) -> list[str]:
     """The columns of the computed rows that an Arrow engine needs."""
+    specs = tuple(specs)
     wanted = {TICK, *(key for spec in specs for key in spec.group_by)}
     wanted |= {spec.value_column for spec in specs if spec.exclude_self and spec.value_column}
     return [name for name in available if name in wanted]
@@ -116,22 +116,8 @@ def aggregate_rows(
         ExecutionError: names the operator.
     """
     call = _call(operator, rows, histories, unit, duckdb_config)
-    with _blamed_on(operator):
+    with blamed_on(operator):
         return run_on_ray(_aggregate, call) if operator.engine is Engine.PYTHONIC else _aggregate(call)
-
-
-def prepare_aggregation(
-    operator: RollingAggregate | PointInTimeJoin,
-    rows: pa.Table,
-    histories: Mapping[str | None, pa.Table],
-    unit: TimeUnit,
-    duckdb_config: Mapping[str, str],
-) -> Aggregation:
-    """The same for all rows of a day, searched once; its columns are then taken a range of rows at a time."""
-    from daedalus.compute.aggregate import Aggregation
-
-    with _blamed_on(operator):
-        return Aggregation(**_call(operator, rows, histories, unit, duckdb_config))
 
 
 def _call(
@@ -151,7 +137,7 @@ def _call(
 
 
 @contextlib.contextmanager
-def _blamed_on(operator: RollingAggregate | PointInTimeJoin) -> Iterator[None]:
+def blamed_on(operator: RollingAggregate | PointInTimeJoin) -> Iterator[None]:
     """An error of the engine becomes one that names the operator."""
     try:
         yield

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from daedalus.errors import DaedalusError, ExecutionError
 from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.day_relations import DayRelations
+from daedalus.pipelines.day_resources import day_resources
 from daedalus.pipelines.day_stream import DayStream, output_schema, without_positions
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK, QidKind, Sink
@@ -77,8 +78,12 @@ def _write_day(
 ) -> DayManifest:
     folder = store.begin(context.day)
     try:
-        with duckdb_session(context.config.duckdb_settings()) as connection:
-            stream = DayStream(context, DayRelations(context, connection))
+        settings = context.config.duckdb_settings()
+        with (
+            duckdb_session(settings) as connection,
+            day_resources(connection, settings) as resources,
+        ):
+            stream = DayStream(context, DayRelations(context, connection), resources)
             tell("reading and joining")
             stream.prepare()
             tell("aggregating and writing")
@@ -93,7 +98,9 @@ def _write_day(
             content_hash=written.content_hash,
             fingerprint=fingerprint,
             files=written.files,
-            counters=stream.counters(written.row_count),
+            counters=stream.counters(
+                written.row_count, {name: stats.nulls for name, stats in written.columns}
+            ),
             columns={name: stats.to_mapping() for name, stats in written.columns},
         )
         store.commit(context.day, folder, manifest)
@@ -195,7 +202,7 @@ def _narrows_floats(source: pa.DataType, target: pa.DataType) -> bool:
 
 def _equal_floats(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
     """Whether both hold the same values, every NaN equal to every NaN."""
-    for pair in zip(one.chunks, other.chunks, strict=True):
+    for pair in zip(one.chunks, other.chunks, strict=len(one) > 0):
         left, right = pair
         while not pa.types.is_floating(left.type):
             left, right = left.flatten(), right.flatten()
