@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from daedalus.cli import config, demo, init, lineage, pipeline, registry, services, stores, views
+from daedalus.cli import (
+    config,
+    demo,
+    init,
+    lineage,
+    pipeline,
+    records,
+    registry,
+    runs,
+    services,
+    stores,
+    views,
+)
 from daedalus.cli.render import print_error, print_plain_error, wants_json
 from daedalus.errors import CompileError, DaedalusError, DefinitionError
 
@@ -66,6 +78,10 @@ def build_app() -> typer.Typer:
     app.add_typer(registry.app, name="registry")
     app.command("lineage")(lineage.lineage)
     app.add_typer(lineage.app, name="platform")
+    app.add_typer(runs.app, name="runs")
+    app.command("plan")(records.plan)
+    app.command("reproduce")(records.reproduce)
+    app.command("diff-runs")(records.diff_runs)
     app.add_typer(config.app, name="config")
     return app
 

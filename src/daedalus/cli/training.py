@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def run_training(
-    service: str, *, options: RunOptions, stages: Stages = "all", target_dates: Sequence[date] = ()
+    service: str,
+    *,
+    options: RunOptions,
+    stages: Stages = "all",
+    target_dates: Sequence[date] = (),
+    refresh: bool = False,
 ) -> dict[str, Any]:
     """Train a service of the project in the working directory; what was done, as plain data."""
     from daedalus.platform import PlatformRegistry, describe
@@ -27,7 +32,12 @@ def run_training(
     crash.log_under(Path(platform.config(options).output_root))
     with progress_bar() as progress:
         result = platform.train(
-            service, target_dates=target_dates, stages=stages, options=options, progress=progress
+            service,
+            target_dates=target_dates,
+            stages=stages,
+            options=options,
+            progress=progress,
+            refresh=refresh,
         )
     report: dict[str, Any] = describe(result)
     return report | {"output_path": str(result.output_path)}
@@ -56,20 +66,20 @@ def sample_rows(report: dict[str, Any], count: int = 2) -> tuple[list[str], list
             batch = next(file.iter_batches(batch_size=4_096))
         start = max(batch.num_rows // 2 - count // 2, 0)
         rows = batch.slice(start, count).to_pylist()
-        return batch.schema.names, [[_short(row[name]) for name in batch.schema.names] for row in rows]
+        return batch.schema.names, [[short(row[name]) for name in batch.schema.names] for row in rows]
     return [], []
 
 
-def _short(value: object, items: int = 3, width: int = 32) -> str:
+def short(value: object, items: int = 3, width: int = 32) -> str:
     """A value as one short text.
 
-    >>> _short([1, 2, 3, 4, 5, 6]), _short(None)
+    >>> short([1, 2, 3, 4, 5, 6]), short(None)
     ('[1, 2, 3, ... 6 items]', 'NULL')
     """
     if value is None:
         return "NULL"
     if isinstance(value, list):
-        shown = ", ".join(_short(item, width=12) for item in value[:items])
+        shown = ", ".join(short(item, width=12) for item in value[:items])
         return f"[{shown}, ... {len(value)} items]" if len(value) > items else f"[{shown}]"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= width else text[: width - 1] + "…"

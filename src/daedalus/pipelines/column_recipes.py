@@ -125,10 +125,10 @@ def _made(operator: AnyOperator, inputs: list[Relation], found: dict[str, Relati
         case Project():
             return _projected(operator, inputs[0])
         case Join():
-            return _joined(operator, *inputs, [operator.how, operator.ttl_seconds])
+            return _joined(operator, inputs, [operator.how, operator.ttl_seconds])
         case PointInTimeJoin() if not operator.specs:
             asof = [operator.created_column, operator.delay_seconds, operator.ttl_seconds]
-            return _joined(operator, *inputs, asof)
+            return _joined(operator, inputs, asof)
         case RollingAggregate() | PointInTimeJoin():
             return _aggregated(operator, inputs[0], found)
         case ArrowUdfTransform():
@@ -174,7 +174,8 @@ def _projected(operator: Project, source: Relation) -> Relation:
     return Relation(source.rows, {**made, **kept})
 
 
-def _joined(operator: Join | PointInTimeJoin, left: Relation, right: Relation, how: list[Any]) -> Relation:
+def _joined(operator: Join | PointInTimeJoin, inputs: list[Relation], how: list[Any]) -> Relation:
+    left, right = inputs
     keys = [left.columns[name] for name, _ in operator.on] + [right.columns[name] for _, name in operator.on]
     shared = [right.rows, *keys]
     if isinstance(operator, PointInTimeJoin):

@@ -66,6 +66,7 @@ class TrainingRunRecord:
         attempt: how often this was tried, counted since it last succeeded.
         git_sha: the project's commit; empty outside a repository. `git_dirty`: whether files differed from it.
         config_files: (path, digest) of the configuration files that were read; `definition_files` likewise.
+        grain: the columns that say what one row is.
         sources: per scan what it read: (path, bytes, digest) of files, or a snapshot of another backend.
         stores: (embedding store, snapshot) pairs.
         row_count: rows of the final stage over all days.
@@ -90,6 +91,7 @@ class TrainingRunRecord:
     definition_files: tuple[tuple[str, str], ...]
     versions: Mapping[str, str]
     request: Mapping[str, Any]
+    grain: tuple[str, ...]
     sources: Mapping[str, tuple[Any, ...]]
     stores: tuple[tuple[str, str], ...]
     row_count: int
@@ -126,6 +128,7 @@ class TrainingRunRecord:
             definition_files=tuple(facts.get("definition_files", {}).items()),
             versions=facts.get("versions", {}),
             request=facts.get("request", {}),
+            grain=tuple(facts.get("grain", ())),
             sources={name: tuple(items) for name, items in facts.get("sources", {}).items()},
             stores=tuple(sorted(_stores(days).items())),
             row_count=sum(day.rows for day in final),
@@ -201,6 +204,9 @@ def source_items(fingerprints: Iterable[Mapping[str, Any]], roots: Iterable[str]
             for item in identity if isinstance(identity, list) else [identity]:
                 plain = portable(item, roots)
                 known[_text(plain)] = plain
+        for view, snapshot in fingerprint.get("snapshots", {}).items():
+            # What a database was read at: its place alone, which the scans give, says nothing of its rows.
+            found.setdefault(view, {})[_text(snapshot["record"])] = snapshot["record"]
     return {scan: list(items.values()) for scan, items in sorted(found.items())}
 
 
