@@ -26,21 +26,28 @@ if TYPE_CHECKING:
 
 
 def write_entities(
-    plan: AsOfPipeline, context: DayContext, as_of: AsOf, file: Path, asked: pa.Table | None = None
-) -> int:
-    """Fill the file's table `entities`, ordered by key, with `__row`; returns how many there are.
+    plan: AsOfPipeline,
+    context: DayContext,
+    as_of: AsOf,
+    *,
+    instant: str,
+    file: Path,
+    asked: pa.Table | None = None,
+) -> AsOf:
+    """The instant with its rows: the file's table `entities`, ordered by key, with `__row`.
 
     Args:
         plan: how candidates are made.
         context: the day of the instant.
         as_of: the instant.
+        instant: the same, for messages.
         file: a DuckDB file, made here: it keeps every type as it is.
         asked: the keys to make rows for, in the columns of the entity keys; one that was never seen has NULLs for
             the spine's own columns. None makes one for every key that the spine has.
 
     Raises:
         DefinitionError: `asked` lacks a key.
-        ExecutionError: reading failed; names the operator.
+        ExecutionError: reading failed, or nothing was seen yet: the time is most likely a mistake.
     """
     view = context.catalog.view(plan.view)
     of_candidates = replace(context, pipeline=plan.candidates, as_of=as_of)
@@ -77,9 +84,15 @@ def write_entities(
             f"CREATE TABLE __entities.main.entities AS SELECT {', '.join(items)}, {order} FROM ({newest})",
             plan.relation,
         )
-        count = graph.execute("SELECT count(*) FROM __entities.main.entities", plan.relation).fetchall()
+        found = graph.execute("FROM __entities.main.entities LIMIT 1", plan.relation).fetchall()
         connection.execute("DETACH __entities")
-    return int(count[0][0])
+    if not found:
+        raise ExecutionError(
+            f"no entity ({', '.join(plan.keys)}) was seen up to {instant}",
+            where=f"view {plan.view}",
+            hint="Choose a later time",
+        )
+    return replace(as_of, rows=file, absent=relations.absent[plan.relation])
 
 
 def _checked(asked: pa.Table, keys: tuple[str, ...]) -> pa.Table:
@@ -107,13 +120,3 @@ def _instant_sql(view: FeatureViewDef, dtype: str, as_of: AsOf, per_second: int)
     if per_second == 1_000_000_000:
         return f"CAST(make_timestamp_ns({as_of.ticks}) AS {dtype})"
     return f"CAST(make_timestamp({as_of.ticks}) AS {dtype})"
-
-
-def require_some(count: int, plan: AsOfPipeline, instant: str) -> None:
-    """Refuse a materialization of nothing: the time is most likely a mistake."""
-    if not count:
-        raise ExecutionError(
-            f"no entity ({', '.join(plan.keys)}) was seen up to {instant}",
-            where=f"view {plan.view}",
-            hint="Choose a later time",
-        )

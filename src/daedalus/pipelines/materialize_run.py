@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from daedalus.metadata.days import DayStore, InstantStore
 from daedalus.pipelines.as_of import as_of_pipeline, entity_keys
 from daedalus.pipelines.day_context import scan_range
-from daedalus.pipelines.entities import require_some, write_entities
+from daedalus.pipelines.entities import write_entities
 from daedalus.pipelines.operators import RayUdfTransform, Scan, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.publish import open_sink, staged_day, staged_rows
@@ -182,8 +182,7 @@ def _stage(
     plan = as_of_pipeline(request.pipeline, spine, entity_keys(service, spine))
     tell("finding entities", 0)
     file = staging / "entities.duckdb"
-    require_some(write_entities(plan, context, as_of, file, request.entities), plan, iso)
-    as_of = dataclasses.replace(as_of, rows=file)
+    as_of = write_entities(plan, context, as_of, instant=iso, file=file, asked=request.entities)
     of_rows = dataclasses.replace(context, pipeline=plan.pipeline, as_of=as_of)
     days = DayStore(staging / "skeleton")
     fingerprint = _fingerprint(of_rows, iso)

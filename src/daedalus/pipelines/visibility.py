@@ -28,11 +28,13 @@ class AsOf:
 
     Attributes:
         ticks: since 1970, in the run's ticks.
-        rows: a DuckDB file whose table `rows` holds one row per entity, and `__row`.
+        rows: a DuckDB file whose table `entities` holds one row per entity, and `__row`.
+        absent: the columns of these rows that the spine's source lacks.
     """
 
     ticks: int
     rows: Path | None = None
+    absent: frozenset[str] = frozenset()
 
 
 def ticks_of(instant: dt.datetime, per_second: int) -> int:
