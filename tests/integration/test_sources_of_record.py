@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sources")]
 
 DAYS = ["2026-05-01", "2026-05-02"]
-START = dt.datetime(2026, 5, 1)
+START = dt.datetime.fromisoformat("2026-05-01")
 
 VIEWS: list[dict[str, Any]] = [
     {

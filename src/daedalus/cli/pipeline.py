@@ -139,6 +139,10 @@ def train(
     enrich_only: Annotated[
         bool, typer.Option("--enrich-only", help="Only the embeddings, on the skeleton that is there.")
     ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Read databases again; else days that were read from them stand."),
+    ] = False,
     runtime_config_path: RuntimeOption = None,
     aggregation_config_path: AggregationOption = None,
     output_root: Annotated[
@@ -166,6 +170,7 @@ def train(
         service_or_default(service),
         target_dates=days,
         stages="skeleton" if skeleton_only else "enrich" if enrich_only else "all",
+        refresh=refresh,
         options=_options(
             runtime_config_path,
             aggregation_config_path,

@@ -259,7 +259,9 @@ class DayRelations:
 
             relation = register_store_ids(connection, self.context.config, name, scan.output)
         elif kind == "ids":
-            relation = self.context.sources.ids_source(name).relation_sql()
+            source = self.context.sources.ids_source(name)
+            source.setup(connection)
+            relation = source.relation_sql()
         else:
             relation = qid_map_sql(self.context.output_root, scan.columns, self._session_type(scan))
             columns = ", ".join(quote_ident(one) for one in scan.columns)

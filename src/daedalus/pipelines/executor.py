@@ -11,7 +11,7 @@ import dataclasses
 import datetime as dt
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
@@ -26,7 +26,7 @@ from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from daedalus.catalog.registry import FeatureCatalog
@@ -98,6 +98,8 @@ class ExecutionRequest:
         envelope: what enrichment workers may take.
         profile: whether to measure where the time goes.
         run_id: names the run in a sink's commit messages; empty makes one.
+        refresh: whether databases are looked at again; else days that were read from them stand.
+        pins: by view, what an earlier run recorded of its source: a lake is read at that snapshot again.
     """
 
     pipeline: OperatorPipeline
@@ -109,6 +111,8 @@ class ExecutionRequest:
     envelope: RayEnvelope | None = None
     profile: bool = False
     run_id: str = ""
+    refresh: bool = False
+    pins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +172,7 @@ def _run_stages(
     measures: list[Measure] = []
     target_days: list[dt.date] = list(request.target_dates)
     if request.stages != "enrich":
-        sources = RunSources(catalog, request.run_config)
+        sources = RunSources(catalog, request.run_config, request.pins)
         session.callback(sources.close)
         run = SkeletonRun(
             request,

@@ -6,6 +6,7 @@ would compose, over the sources as they are now.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,9 +152,10 @@ def _statements(
     """Operator name to its SELECT, from the very functions that the executor calls, over empty relations."""
     from daedalus.pipelines.skeleton_run import day_context
 
-    context: DayContext = day_context(pipeline, catalog, config, RunSources(catalog, config), day)
+    sources = RunSources(catalog, config)
+    context: DayContext = day_context(pipeline, catalog, config, sources, day)
     found: dict[str, str] = {}
-    with duckdb_session(config.duckdb_settings()) as connection:
+    with contextlib.closing(sources), duckdb_session(config.duckdb_settings()) as connection:
         relations = DayRelations(context, connection, dry=True)
         for operator in pipeline:
             if isinstance(operator, Sink | RayUdfTransform):

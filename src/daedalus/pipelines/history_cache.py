@@ -185,7 +185,7 @@ class HistoryCache:
         for scan in scans:
             if not is_run_relation(scan.source_ref):
                 of_day = dataclasses.replace(scan, lookback_seconds=0.0)
-                sources[scan.name] = context.sources.identity(scan.source_ref, scan_range(of_day, day))
+                sources[scan.name] = context.sources.exact_identity(scan.source_ref, scan_range(of_day, day))
             else:
                 sources[scan.name] = context.sources.run_identity(scan.source_ref)
         views = {scan.source_ref for scan in scans if not is_run_relation(scan.source_ref)}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError, ExecutionError
 from daedalus.secrets import ENV_REFERENCE, mask
+from daedalus.storage.sources.settings import STORE_ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -92,9 +93,9 @@ def size_bytes(text: str) -> int:
 
 
 def referenced_environment(context: DayContext) -> dict[str, str]:
-    """The variables that configuration and definitions name by `${...}`, as far as they are set here."""
+    """The variables that definitions name by `${...}`, or that object stores fall back on, as far as they are set."""
     texts = (repr(context.config), repr(context.catalog.views), repr(context.pipeline))
-    names = {name for text in texts for name in ENV_REFERENCE.findall(text)}
+    names = {name for text in texts for name in ENV_REFERENCE.findall(text)} | set(STORE_ENVIRONMENT)
     return {name: os.environ[name] for name in sorted(names) if name in os.environ}
 
 

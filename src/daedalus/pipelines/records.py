@@ -206,8 +206,19 @@ def source_items(fingerprints: Iterable[Mapping[str, Any]], roots: Iterable[str]
                 known[_text(plain)] = plain
         for view, snapshot in fingerprint.get("snapshots", {}).items():
             # What a database was read at: its place alone, which the scans give, says nothing of its rows.
-            found.setdefault(view, {})[_text(snapshot["record"])] = snapshot["record"]
+            item = {**snapshot["record"], "exact": snapshot["exact"]}
+            found.setdefault(view, {})[_text(item)] = item
     return {scan: list(items.values()) for scan, items in sorted(found.items())}
+
+
+def lake_pins(sources: Mapping[str, Iterable[Any]]) -> dict[str, Mapping[str, Any]]:
+    """By view the lake snapshot that a recorded run read: `ExecutionRequest.pins` of a run that repeats it."""
+    return {
+        name: item
+        for name, items in sources.items()
+        for item in items
+        if isinstance(item, dict) and item.get("backend") == "ducklake"
+    }
 
 
 def portable(value: Any, roots: tuple[str, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from daedalus.pipelines.operators import Scan
@@ -10,10 +11,11 @@ from daedalus.storage.sources.parquet import ParquetSource
 from daedalus.storage.view_reader import needs_nanoseconds, source_name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from daedalus.catalog.model import FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.errors import SourceError
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.storage.sources.base import Source
@@ -32,6 +34,16 @@ def scanned_views(pipeline: OperatorPipeline) -> list[str]:
     """The views that the pipeline scans, each once, in order."""
     scans = (operator for operator in pipeline if isinstance(operator, Scan))
     return list(dict.fromkeys(scan.source_ref for scan in scans if not is_run_relation(scan.source_ref)))
+
+
+def views_behind(pipeline: OperatorPipeline, operator_name: str) -> list[str]:
+    """The views that an operator's rows come from; all of the pipeline's when it has no such operator."""
+    for operator in pipeline:
+        if operator_name in (operator.name, operator.output):
+            behind = pipeline.upstream(operator.output)
+            scans = [one for one in behind if isinstance(one, Scan) and not is_run_relation(one.source_ref)]
+            return list(dict.fromkeys(scan.source_ref for scan in scans))
+    return scanned_views(pipeline)
 
 
 def ticks_per_second(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> int:
@@ -59,6 +71,7 @@ class RunSources:
         self._config = config
         self._pins = dict(pins or {})
         self._shared: dict[str, Any] = {}
+        self._token = uuid.uuid4().hex
         self._sources: dict[str, Source] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,15 +104,37 @@ class RunSources:
         """What was read, by view: plain data for the run's record, without secrets."""
         return {name: source.snapshot().record() for name, source in sorted(self._sources.items())}
 
+    def database_snapshots(self, views: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The snapshots of those of the views that no files show: `record` for people, `exact` to compare."""
+        found = {}
+        for name in views:
+            snapshot = self.source(name).snapshot()
+            record = snapshot.record()
+            if record["backend"] != "parquet":
+                found[name] = {"record": record, "exact": snapshot.exact()}
+        return found
+
+    def blame(self, error: SourceError, views: Iterable[str]) -> None:
+        """Say in an error of a backend, where it does not yet, which views may have met it."""
+        remote = [name for name in views if not self.is_local(name)]
+        if not error.where and remote:
+            places = (f"view {name} ({self._catalog.view(name).file})" for name in remote)
+            error.where = " or ".join(places) + ", source"
+
+    def is_local(self, view_name: str) -> bool:
+        """Whether the view's rows are in files of this machine."""
+        source = self.source(view_name)
+        return isinstance(source, ParquetSource) and source.is_local
+
     def close(self) -> None:
         """Let go of the databases' snapshots."""
         for source in self._sources.values():
             source.close()
 
-    def exact_identity(self, view_name: str, time_range: Any) -> list[Any] | None:
-        """Plain data, equal only where the view's rows of the range surely are; None when nobody can know."""
+    def exact_identity(self, view_name: str, time_range: Any) -> list[Any]:
+        """Plain data, equal only where the view's rows of the range surely are; where nobody can know, in one run."""
         exact = self.source(view_name).snapshot().exact(time_range)
-        return None if exact is None else [*exact, *self._absent(view_name)]
+        return [*(["one run", self._token] if exact is None else exact), *self._absent(view_name)]
 
     def identity(self, view_name: str, time_range: Any) -> list[Any]:
         """What resuming goes by: files as they are, databases by their place."""

@@ -8,7 +8,7 @@ import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from daedalus.errors import DefinitionError, ExecutionError
+from daedalus.errors import DefinitionError, ExecutionError, SourceError
 from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
 from daedalus.pipelines.day_scheduling import InThisProcess, Processes
 from daedalus.pipelines.day_work import DayWork, SharedWork, shared_history
@@ -118,7 +118,10 @@ class SkeletonRun:
             try:
                 found = connection.execute(f"SELECT DISTINCT {day} FROM ({rows})").fetchall()
             except duckdb.Error as error:
-                raise as_execution_error(error, self._spine.name) from error
+                failed = as_execution_error(error, self._spine.name)
+                if isinstance(failed, SourceError):
+                    self._sources.blame(failed, [view.name])
+                raise failed from None
         days = {dt.date(1970, 1, 1) + dt.timedelta(days=row[0]) for row in found}
         return days & set(wanted) if wanted else days
 
@@ -134,7 +137,7 @@ class SkeletonRun:
             self._store.mend(day)
             fingerprint = self.fingerprint(day)
             manifest = self._store.manifest(day)
-            reason = _why_stale(manifest, fingerprint)
+            reason = _why_stale(manifest, fingerprint, refresh=self._request.refresh)
             if reason:
                 stale.append(DayWork(day=day, fingerprint=fingerprint, reason=reason))
             elif manifest is not None:
@@ -144,7 +147,7 @@ class SkeletonRun:
                     state="up to date",
                     rows=manifest.row_count,
                     content_hash=manifest.content_hash,
-                    reason="same definitions and sources",
+                    reason=_why_fresh(fingerprint, refresh=self._request.refresh),
                 )
         if stale:
             self._number_sessions([one.day for one in stale])
@@ -171,10 +174,13 @@ class SkeletonRun:
                 sources[scan.name] = self._sources.run_identity(scan.source_ref)
             else:
                 sources[scan.name] = self._sources.identity(scan.source_ref, scan_range(scan, day))
+        views = scanned_views(self._pipeline)
+        snapshots = self._sources.database_snapshots(views)
         return {
             "pipeline": pipeline_to_yaml(_without_place(self._pipeline)),
-            "views": {name: _view_text(self._catalog, name) for name in scanned_views(self._pipeline)},
+            "views": {name: _view_text(self._catalog, name) for name in views},
             "sources": sources,
+            **({"snapshots": snapshots} if snapshots else {}),
         }
 
     # ------------------------------------------------------------------ running
@@ -316,8 +322,17 @@ def _view_text(catalog: FeatureCatalog, name: str) -> str:
     return repr(view)
 
 
-def _why_stale(manifest: DayManifest | None, fingerprint: dict[str, Any]) -> str:
-    """Why a day must be computed; empty when it is up to date."""
+def _why_fresh(fingerprint: dict[str, Any], *, refresh: bool) -> str:
+    if fingerprint.get("snapshots") and not refresh:
+        return "same definitions and files; databases are read again with --refresh"
+    return "same definitions and sources"
+
+
+def _why_stale(manifest: DayManifest | None, fingerprint: dict[str, Any], *, refresh: bool = False) -> str:
+    """Why a day must be computed; empty when it is up to date.
+
+    A database is taken to be what it was, unless it is to be looked at again.
+    """
     if manifest is None:
         return "not there yet"
     old = manifest.fingerprint
@@ -330,6 +345,10 @@ def _why_stale(manifest: DayManifest | None, fingerprint: dict[str, Any]) -> str
         before = old.get("sources", {}).get(name)
         if before != identity:
             return f"the source of {name} changed{_first_difference(before, identity)}"
+    for name, snapshot in fingerprint.get("snapshots", {}).items() if refresh else ():
+        before = old.get("snapshots", {}).get(name, {}).get("exact")
+        if snapshot["exact"] is None or snapshot["exact"] != before:
+            return f"the database of view {name} is read again"
     return ""
 
 

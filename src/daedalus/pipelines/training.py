@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from daedalus.errors import DaedalusError, ExecutionError
+from daedalus.errors import DaedalusError, ExecutionError, SourceError
 from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.day_relations import DayRelations
 from daedalus.pipelines.day_resources import day_resources
@@ -21,7 +21,10 @@ from daedalus.pipelines.day_stream import DayStream, output_schema, without_posi
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.qid import DenseNumbers
+from daedalus.pipelines.relation_graph import as_execution_error
+from daedalus.pipelines.run_sources import views_behind
 from daedalus.storage.sinks.parquet import ParquetSink, SinkResult
+from daedalus.storage.sources.faults import backend_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,17 +63,30 @@ def run_skeleton_stage(
         with store.locked(context.day):
             return _write_day(context, store, fingerprint, tell)
     except ExecutionError as error:
-        error.day = error.day or context.day.isoformat()
+        _placed(error, context)
         raise
     except DaedalusError:
         raise
     except OSError as error:
+        # A backend that fails in the middle of a stream is told of by Arrow, which knows no other error.
+        if error.errno is None and backend_fault(str(error)) is not None:
+            failed = as_execution_error(error, "")
+            _placed(failed, context)
+            raise failed from None
         raise ExecutionError(
             f"the day cannot be written: {error.strerror or error}",
             where=str(store.path(context.day)),
             hint="Free space or fix the permissions, then run again; finished days are kept",
             day=context.day.isoformat(),
         ) from error
+
+
+def _placed(error: DaedalusError, context: DayContext) -> None:
+    """Say in an error which day failed, and of a backend's error which view."""
+    if isinstance(error, ExecutionError):
+        error.day = error.day or context.day.isoformat()
+    if isinstance(error, SourceError):
+        context.sources.blame(error, views_behind(context.pipeline, error.operator))
 
 
 def _write_day(

@@ -176,8 +176,8 @@ def _source_causes(
     for scan in sorted({*then, *now}):
         if scan in stores:
             continue
-        before = {_name(item): _text(item) for item in then.get(scan, ())}
-        after = {_name(item): _text(item) for item in now.get(scan, ())}
+        before = {_name(item): _state(item) for item in then.get(scan, ())}
+        after = {_name(item): _state(item) for item in now.get(scan, ())}
         changed = [name for name in after if name in before and before[name] != after[name]]
         gone = [name for name in before if name not in after]
         new = [name for name in after if name not in before]
@@ -215,7 +215,15 @@ def without_repeats(causes: Iterable[Cause]) -> list[Cause]:
     ]
 
 
+def _state(item: Any) -> str:
+    """What of an item tells whether its rows are the same: of a database's record, what is exact about it."""
+    exact = item.get("exact") if isinstance(item, dict) else None
+    return _text(item if exact is None else exact)
+
+
 def _name(item: Any) -> str:
+    if isinstance(item, dict) and "backend" in item:
+        return f"{item['backend']} {item.get('place', '')} {item.get('relation', '')}".rstrip()
     return str(item[0]) if isinstance(item, list) and item else _text(item)
 
 

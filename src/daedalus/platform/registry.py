@@ -224,10 +224,12 @@ class PlatformRegistry:
         stages: Stages = "all",
         options: RunOptions | None = None,
         progress: Callable[..., None] | None = None,
+        refresh: bool = False,
     ) -> ExecutionResult:
         """Compile, then run skeleton and enrich; no `target_dates` is every day of the configured months.
 
-        The run is recorded under the run root; one that cannot be recorded does not begin.
+        The run is recorded under the run root; one that cannot be recorded does not begin. Days that were read from
+        a database stand as they are unless `refresh` has it read again.
         """
         from daedalus.pipelines.executor import ExecutionRequest, run_pipeline
         from daedalus.platform.openlineage import lineage_events
@@ -238,6 +240,7 @@ class PlatformRegistry:
         request = {
             "target_dates": [day.isoformat() for day in target_dates],
             "stages": stages,
+            **({"refresh": True} if refresh else {}),
             **(options or RunOptions()).to_dict(),
         }
         with (
@@ -253,6 +256,7 @@ class PlatformRegistry:
                     stages=stages,
                     progress=run.watching(progress),
                     run_id=run.run_id,
+                    refresh=refresh,
                 )
             )
             run.record_days(result)

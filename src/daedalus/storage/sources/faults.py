@@ -18,7 +18,11 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
         "the database refuses the login",
         _LOGIN,
     ),
-    (r"permission denied", "the database user may not read this", "GRANT SELECT on it to the view's user"),
+    (
+        r"permission denied for",
+        "the database user may not read this",
+        "GRANT SELECT on it to the view's user",
+    ),
     (r"database \"[^\"]*\" does not exist", "there is no such database", "Check database_path"),
     (
         r"connection refused|could not translate host name|timeout expired|no route to host|unable to connect",

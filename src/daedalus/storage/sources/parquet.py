@@ -45,8 +45,11 @@ class ParquetSnapshot:
         return tuple(file for file, bounds in ranges if time_range.touches(*bounds))
 
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
-        """(path, size, footer hash) of each file that may hold rows of the range."""
-        return [[file.path, file.size, file.footer_hash] for file in self.pruned(time_range)]
+        """(path, size, footer hash) of each file that may hold rows of the range, and its etag in an object store."""
+        return [
+            [file.path, file.size, file.footer_hash, *([file.etag] if file.etag else [])]
+            for file in self.pruned(time_range)
+        ]
 
     def exact(self, time_range: TickRange | None = None) -> list[Any]:
         """The same: footers change with the content."""
@@ -92,6 +95,11 @@ class ParquetSource:
             if is_object_store(path)
             else LocalFiles(path, where)
         )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files are on this machine."""
+        return isinstance(self._files, LocalFiles)
 
     def setup(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Let the connection read the files: an object store needs its extension and a secret."""

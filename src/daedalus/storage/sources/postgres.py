@@ -237,7 +237,9 @@ class PostgresSource:
         as_text: set[str] = set()
         if rounded:
             # An unbounded numeric, which DuckDB would read as DOUBLE.
-            kinds = ", ".join(f"pg_typeof(r.{quote_ident(name)})::text" for name in rounded)
+            kinds = ", ".join(
+                f"pg_typeof(r.{quote_ident(name)})::text AS kind_{at}" for at, name in enumerate(rounded)
+            )
             (found,) = keeper.rows(
                 f"SELECT {kinds} FROM (SELECT 1) AS one LEFT JOIN (SELECT * FROM {self._relation} LIMIT 0) AS r ON true"
             )

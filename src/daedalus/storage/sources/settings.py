@@ -12,6 +12,16 @@ from daedalus.secrets import expand_env, remember_secret
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+#: What object stores fall back on where a view gives nothing: the variables of AWS's own tools.
+STORE_ENVIRONMENT = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+)
 #: Secret keys that name someone: hiding them everywhere would hide ordinary words.
 _NAMES = {"user", "username", "account", "account_id"}
 
