@@ -28,7 +28,7 @@ class RunLog:
         """Append a line: time, level, event and fields, secrets masked. A log that cannot be written stops no run."""
         at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
         line = json.dumps(
-            {"at": at, "level": level, "event": event, **fields}, ensure_ascii=False, default=str
+            {"at": at, "level": level, "event": event, **cleaned(fields)}, ensure_ascii=False, default=str
         )
         with contextlib.suppress(OSError):
             # One write to a file opened for appending: lines of several threads stay whole.
