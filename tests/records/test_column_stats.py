@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import math
 from collections import Counter
@@ -18,6 +19,7 @@ from daedalus.storage.column_stats import ColumnStats, bin_edges, bin_keys, comp
 from daedalus.storage.sinks import parquet
 from daedalus.storage.sinks.parquet import ParquetSink
 
+YEARS = (dt.datetime.fromisoformat("1960-01-01"), dt.datetime.fromisoformat("2100-01-01"))
 SCHEMA = pa.schema(
     [
         ("small", pa.int32()),
@@ -36,7 +38,7 @@ SCHEMA = pa.schema(
 def stats_of(table: pa.Table, cuts: tuple[int, ...] = (), **options: object) -> dict[str, ColumnStats]:
     """The statistics of a table taken in pieces."""
     edges = [0, *sorted(cuts), len(table)]
-    pieces = [table.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [table.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     merged = merge_sketches(table_sketches(piece, **options) for piece in pieces)  # type: ignore[arg-type]
     return {name: sketch.stats() for name, sketch in merged.items()}
 
@@ -48,7 +50,7 @@ _ROW = st.fixed_dictionaries(
         "ratio": st.none() | st.floats(width=32),
         "flag": st.none() | st.booleans(),
         "text": st.none() | st.text(max_size=3),
-        "at": st.none() | st.datetimes(dt.datetime(1960, 1, 1), dt.datetime(2100, 1, 1)),
+        "at": st.none() | st.datetimes(*YEARS),
         "day": st.none() | st.dates(dt.date(1960, 1, 1), dt.date(2100, 1, 1)),
         "ids": st.none() | st.lists(st.none() | st.integers(0, 5), max_size=4),
         "vector": st.none() | st.lists(st.just(0.5), max_size=3),

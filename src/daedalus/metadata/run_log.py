@@ -8,6 +8,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from daedalus.metadata.plain import cleaned
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -67,7 +69,7 @@ class RunLog:
         with self.path.open("rb") as file:
             position = file.seek(0, os.SEEK_END)
             data = b""
-            while position and data.count(b"\n") <= count:
+            while position and data.count(b"\n") <= count + 1:
                 step = min(_BLOCK, position)
                 position = file.seek(position - step)
                 data = file.read(step) + data
