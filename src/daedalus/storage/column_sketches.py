@@ -34,6 +34,8 @@ from daedalus.storage.column_stats import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from daedalus.storage.column_stats import Value
+
 _SMALLEST = 1_024  # hashes kept: a standard error of 3 %
 _PROBE = 1_024
 _HOUR_US = 3_600_000_000
@@ -128,7 +130,7 @@ class Sketch:
             max=shown(self.high),
             mean=self.total / self.finite if self.finite else None,
             distinct=self._distinct(),
-            values=() if self.values is None else tuple(sorted(self.values.items(), key=_by_count)),
+            values=_most_first(self.values or {}),
             bins=_sparse(self.bins) if self.values is None else (),
             buckets=() if self.buckets is None or self.values is not None else _ints(self.buckets),
             hours=() if self.hours is None else _ints(self.hours),
@@ -422,5 +424,7 @@ def _ints(counts: np.ndarray) -> tuple[int, ...]:
     return tuple(int(count) for count in counts)
 
 
-def _by_count(pair: tuple[Any, int]) -> tuple[int, str]:
-    return -pair[1], str(pair[0])
+def _most_first(values: Mapping[Any, int]) -> tuple[tuple[Value, int], ...]:
+    pairs = sorted(values.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    named = ((shown(value), count) for value, count in pairs)  # JSON has no infinity
+    return tuple((value, count) for value, count in named if value is not None)
