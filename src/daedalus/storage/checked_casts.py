@@ -30,6 +30,8 @@ INTEGERS = frozenset(
 #: Digits after the point that a type holds.
 _TIME_DIGITS = {"TIMESTAMP": 6, "TIMESTAMPTZ": 6, "TIMESTAMP_NS": 9, "TIME": 6, "TIME_NS": 9, "DATE": 6}
 _TIME_DIGITS |= {"TIMESTAMP_S": 6, "TIMESTAMP_MS": 6}
+#: Significant digits after which a text says more than the float can.
+_FLOAT_DIGITS = {"HALF_FLOAT": 9, "FLOAT": 9, "DOUBLE": 17}
 _COARSE = ("DATE", "TIMESTAMP_S", "TIMESTAMP_MS")
 _DOUBLE_DIGITS = 15
 _NS_YEARS = ("TIMESTAMP '1677-09-22 00:00:00'", "TIMESTAMP '2262-04-11 00:00:00'")
@@ -106,8 +108,8 @@ def _nothing_lost(text: str, value: str, dtype: Dtype) -> str:
     name = dtype.name if isinstance(dtype, Scalar) else ""
     if name in INTEGERS:
         return f"CAST({value} AS VARCHAR) = {text}"
-    if name in ("FLOAT", "DOUBLE", "HALF_FLOAT"):
-        return f"(NOT isinf({value}) OR {text} ILIKE '%inf%')"
+    if name in _FLOAT_DIGITS:
+        return _float_kept(text, value, _FLOAT_DIGITS[name])
     if name in _TIME_DIGITS:
         digits = rf"[^.]*(\.\d{{1,{_TIME_DIGITS[name]}}}0*(\D.*)?)?"
         kept = f"regexp_full_match({text}, {quote_literal(digits)})"
@@ -115,6 +117,15 @@ def _nothing_lost(text: str, value: str, dtype: Dtype) -> str:
             kept += f" AND CAST({value} AS TIMESTAMP) = CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
         return f"({kept})"
     return "TRUE"
+
+
+def _float_kept(text: str, value: str, most: int) -> str:
+    """No more digits than tell two floats apart; a whole number is the float exactly."""
+    digits = f"regexp_replace(regexp_extract({text}, '[0-9.]+'), '^0*[.]?0*|[.]|[.]?0*$', '', 'g')"
+    whole = f"regexp_full_match({text}, '[+-]?\\d+')"
+    exact = f"TRY_CAST({value} AS HUGEINT) = TRY_CAST({text} AS HUGEINT)"
+    short = f"length({digits}) <= {most} AND (NOT isinf({value}) OR {text} ILIKE '%inf%')"
+    return f"(CASE WHEN {whole} THEN {exact} ELSE {short} END)"
 
 
 def _decimal_kept(text: str, value: str, dtype: DecimalType) -> str:
