@@ -17,6 +17,7 @@ from daedalus.cli import (
     demo,
     init,
     lineage,
+    materialize,
     pipeline,
     records,
     registry,
@@ -78,6 +79,8 @@ def build_app() -> typer.Typer:
     app.add_typer(registry.app, name="registry")
     app.command("lineage")(lineage.lineage)
     app.add_typer(lineage.app, name="platform")
+    app.command("materialize")(materialize.materialize)
+    app.command("materialize-day")(materialize.materialize_day)
     app.add_typer(runs.app, name="runs")
     app.command("plan")(records.plan)
     app.command("reproduce")(records.reproduce)

@@ -1,0 +1,156 @@
+"""`daeda materialize` and `daeda materialize-day`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from daedalus.cli.pipeline import (
+    AggregationOption,
+    RuntimeOption,
+    ServiceArgument,
+    service_or_default,
+)
+from daedalus.cli.render import Format, FormatOption, notices, print_json, print_mapping, print_table, say
+
+
+class Form(StrEnum):
+    """What is written, and what is printed."""
+
+    PARQUET = "parquet"
+    DUCKDB = "duckdb"
+    DUCKLAKE = "ducklake"
+    TABLE = "table"
+    JSON = "json"
+
+
+EntitiesOption = Annotated[
+    Path | None, typer.Option("--entities", help="A Parquet file of entity keys: rows for these alone.")
+]
+_PRINTED = (Form.TABLE, Form.JSON)
+
+
+def _one(forms: list[Form], default: Form) -> Form:
+    if len(forms) > 1:
+        raise typer.BadParameter(f"choose one of {', '.join(forms)}", param_hint="--format")
+    return forms[0] if forms else default
+
+
+def materialize(
+    *,
+    service: ServiceArgument = None,
+    form: Annotated[
+        list[Form] | None,
+        typer.Option(
+            "--format",
+            help="parquet (default), duckdb or ducklake: what is written. table or json: what is printed. "
+            "May be given twice.",
+        ),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="TIME", help="ISO time, UTC where it has no zone. Default: now."),
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            help="A folder, a DuckDB file or a lake's catalog, relative to the project. "
+            "Default: under the output root.",
+        ),
+    ] = "",
+    entities: EntitiesOption = None,
+    output_root: Annotated[
+        str | None, typer.Option("--output-root", help="Where to write; relative to the working directory.")
+    ] = None,
+    runtime_config_path: RuntimeOption = None,
+    aggregation_config_path: AggregationOption = None,
+) -> None:
+    """Write a service's features as of a time.
+
+    One row per entity, with the values that the skeleton would write for an event of that instant.
+    """
+    from daedalus.cli.training import progress_bar
+    from daedalus.platform import PlatformRegistry, RunOptions, describe
+    from daedalus.platform.materialization import materialize as run
+
+    forms = form or []
+    written = _one([one for one in forms if one not in _PRINTED], Form.PARQUET)
+    printed = _one([one for one in forms if one in _PRINTED], Form.TABLE)
+    overrides = {} if output_root is None else {"output_root": output_root}
+    options = RunOptions(
+        runtime_path=runtime_config_path, aggregation_path=aggregation_config_path, overrides=overrides
+    )
+    with progress_bar() as progress:
+        result = run(
+            PlatformRegistry.open(),
+            service_or_default(service),
+            as_of=as_of,
+            format=written.value,
+            output=output,
+            entities=None if entities is None else _read(entities),
+            options=options,
+            progress=progress,
+        )
+    report: dict[str, Any] = {
+        key: value for key, value in describe(result).items() if key not in {"fingerprint", "schema"}
+    }
+    if printed is Form.JSON:
+        print_json(report | {"schema": [list(pair) for pair in result.schema]})
+        return
+    shown = {key: report[key] for key in ("service", "as_of", "row_count", "content_hash", "path", "run_id")}
+    print_mapping(shown | ({"table": result.table} if result.table else {}))
+    notices(result.notices)
+
+
+def materialize_day(
+    *,
+    service: ServiceArgument = None,
+    date: Annotated[str, typer.Option("--date", metavar="YYYY-MM-DD", help="The day.")],
+    output_root: Annotated[
+        str | None, typer.Option("--output-root", help="Where to write; relative to the working directory.")
+    ] = None,
+    runtime_config_path: RuntimeOption = None,
+    aggregation_config_path: AggregationOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Make one training partition, as pipeline train does."""
+    from daedalus.cli.training import progress_bar
+    from daedalus.platform import PlatformRegistry, RunOptions, describe
+    from daedalus.platform.materialization import materialize_day as run
+
+    overrides = {} if output_root is None else {"output_root": output_root}
+    options = RunOptions(
+        runtime_path=runtime_config_path, aggregation_path=aggregation_config_path, overrides=overrides
+    )
+    try:
+        day = dt.date.fromisoformat(date)
+    except ValueError:
+        raise typer.BadParameter(f"expected YYYY-MM-DD, got {date!r}", param_hint="--date") from None
+    with progress_bar() as progress:
+        result = run(
+            PlatformRegistry.open(), service_or_default(service), day, options=options, progress=progress
+        )
+    report = describe(result)
+    if output is Format.JSON:
+        print_json(report | {"output_path": str(result.output_path)})
+        return
+    columns = ("day", "stage", "state", "rows", "reason")
+    print_table(columns, [[one.get(column) for column in columns] for one in report["days"]])
+    say(f"output: {result.output_path}")
+    notices(result.notices)
+
+
+def _read(path: Path) -> Any:
+    """The keys in a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        raise typer.BadParameter(f"{path} is no Parquet file: {error}", param_hint="--entities") from None
