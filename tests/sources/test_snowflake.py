@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import pickle
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from daedalus.catalog.model import DataSourceDef, Entity, FeatureViewDef, FieldDef
-from daedalus.errors import DefinitionError, ExecutionError, SourceError
+from daedalus.errors import DefinitionError, ExecutionError, MissingExtraError, SourceError
 from daedalus.pipelines.explain import explain_pipeline
 from daedalus.storage.sources import _snowflake_client
 from daedalus.storage.sources.base import TickRange
@@ -251,6 +253,42 @@ def test_without_time_travel_each_statement_reads_the_newest_rows_and_the_record
     source.setup(connection)
     assert connection.execute(f"FROM {source.relation_sql()}").fetchall() == [(1,)]
     source.close()
+
+
+def test_an_earlier_runs_state_can_be_read_again(
+    snowflake_server: SnowflakeServer, connection: duckdb.DuckDBPyConnection
+) -> None:
+    table = snowflake_server.table(pa.table({"id": [1]}))
+    view = view_of(snowflake_server, table)
+    first = SnowflakeSource(view, where="view v")
+    record = first.snapshot().record()
+    snowflake_server.change(table, f'INSERT INTO "{table}" VALUES (2)')
+    again = SnowflakeSource(view, where="view v", pin=record)
+    again.setup(connection)
+    assert connection.execute(f"FROM {again.relation_sql()}").fetchall() == [(1,)]
+    assert again.snapshot().as_of == record["as_of"]
+    snowflake_server.time_travel = False
+    with pytest.raises(SourceError, match="time travel"):
+        SnowflakeSource(view, where="view v", pin=record).snapshot()
+    for one in (first, again):
+        one.close()
+
+
+def test_without_the_extra_the_error_is_the_install_line(
+    snowflake_server: SnowflakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "snowflake.connector", None)
+    with pytest.raises(MissingExtraError) as caught:
+        SnowflakeSource(view_of(snowflake_server, "T"), where="view v").snapshot()
+    assert caught.value.hint == 'pip install "daedalus[snowflake]"'
+
+
+def test_only_a_snowflake_view_imports_the_connector(tmp_path: Path) -> None:
+    code = (
+        "import sys, daedalus.pipelines.executor, daedalus.storage.sources.snowflake;"
+        "sys.exit('snowflake.connector' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path).returncode == 0
 
 
 # ------------------------------------------------------------------ names

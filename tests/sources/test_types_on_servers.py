@@ -65,8 +65,8 @@ CREATE TYPE mood AS ENUM ('so so', 'it''s fine');
 CREATE TABLE "We ird ""t" (
     id bigint, small smallint, num numeric, big numeric(38,0), dec numeric(12,2), wide numeric(60,20), nums numeric[],
     bin bytea, uid uuid, js json, jsb jsonb, mo mood, iv interval, tz timestamptz, ts timestamp, d date, ti time,
-    txt text, ch char(5), "Odd ""n ame é" integer, ints int[], texts text[], tzs timestamptz[], nothing text, flag boolean,
-    f4 real, ip inet, mny money
+    txt text, ch char(5), "Odd ""n ame é" integer, ints int[], texts text[], tzs timestamptz[],
+    nothing text, flag boolean, f4 real, ip inet, mny money
 );
 INSERT INTO "We ird ""t" VALUES (
     1, 7, 12345678901234567890.123456789, 99999999999999999999999999999999999999, 1.25, 1.5, '{1.1,2.2}',
@@ -165,7 +165,8 @@ def test_postgres_values_that_do_not_fit(
 
 SNOWFLAKE_TABLE = """
 CREATE TABLE "We ird ""t" (
-    "id" NUMBER(38,0), u NUMBER(20,0), n NUMBER(37,0), dec NUMBER(12,2), wide NUMBER(38,4), f FLOAT, s VARCHAR, b BOOLEAN,
+    "id" NUMBER(38,0), u NUMBER(20,0), n NUMBER(37,0), dec NUMBER(12,2), wide NUMBER(38,4), f FLOAT, s VARCHAR,
+    b BOOLEAN,
     d DATE, ti TIME, ntz TIMESTAMP_NTZ, ltz TIMESTAMP_LTZ, tz TIMESTAMP_TZ, v VARIANT, o OBJECT, a ARRAY, bin BINARY,
     "Odd ""n ame é" NUMBER(38,0), nothing VARCHAR, ms NUMBER(38,0)
 )

@@ -92,7 +92,7 @@ def open_source(
             # An extra: its module imports the connector when it connects, never before.
             from daedalus.storage.sources.snowflake import SnowflakeSource
 
-            return SnowflakeSource(view, where=where)
+            return SnowflakeSource(view, where=where, pin=pin)
 
 
 def _parquet(view: FeatureViewDef, source_root: str, where: str) -> Source:

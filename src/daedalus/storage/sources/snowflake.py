@@ -25,7 +25,7 @@ from daedalus.storage.sources._snowflake_rows import SnowflakeColumn, columns_of
 from daedalus.storage.view_reader import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import duckdb
 
@@ -83,10 +83,12 @@ class SnowflakeSource:
     Args:
         view: its source says account, table or query, and credentials as `${ENV}` references.
         where: how messages name the source.
+        pin: the `record()` of an earlier run, whose instant is read again.
     """
 
-    def __init__(self, view: FeatureViewDef, *, where: str) -> None:
+    def __init__(self, view: FeatureViewDef, *, where: str, pin: Mapping[str, Any] | None = None) -> None:
         self._source = view.source
+        self._pinned = str((pin or {}).get("as_of", ""))
         self._where = where
         self._time_column = source_name_of(view, view.timestamp_field) if view.timestamp_field else ""
         self._unit_us = UNIT_US[view.source.timestamp_unit]
@@ -98,6 +100,7 @@ class SnowflakeSource:
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker connects by itself, with its own environment; only the snapshot goes along.
+        self.snapshot()
         return self.__dict__ | {"_client": None, "_spools": _Spools(), "statements": []}
 
     # ------------------------------------------------------------------ the relation
@@ -140,7 +143,7 @@ class SnowflakeSource:
 
     def _describe(self) -> SnowflakeSnapshot:
         client = self._connected()
-        cursor = client.execute(f"SELECT * FROM {self._relation()} LIMIT 0")
+        cursor = client.execute(f"SELECT * FROM {self._relation(self._pinned)} LIMIT 0")
         return SnowflakeSnapshot(
             place=self._place(client),
             query_id=str(cursor.sfqid),
@@ -161,6 +164,8 @@ class SnowflakeSource:
         """The server's time, when the table can be read at it."""
         if self._source.query:
             return ""
+        if self._pinned:
+            return self._pinned
         now = client.execute("SELECT CURRENT_TIMESTAMP()").fetchone()[0]
         text = str(now.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f +00:00"))
         # Not every relation has a history: views of shares, external tables, a retention of no days.
