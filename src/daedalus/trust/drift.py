@@ -11,7 +11,8 @@ With p and q the shares of the two days in each bin (NULL is a bin):
 
 Two samples of one distribution have a PSI above zero, too: it is close to chi-square with B - 1 degrees of freedom
 times (1/n + 1/m) (B. Yurdakul, *Statistical Properties of Population Stability Index*, 2018). A drift is flagged when
-PSI exceeds both the threshold and the 99 % point of that, so small days raise no alarm by chance.
+PSI exceeds both the threshold and the 99 % point of that, so small days raise no alarm by chance. Rows of one user
+resemble each other: where a column is looked up or aggregated by a key, n and m are the days' different keys.
 """
 
 from __future__ import annotations
@@ -37,11 +38,10 @@ _Z99 = 2.3263478740408408
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Two days over the same bins: label, rows of one, rows of the other."""
+    """Days over the same bins: labels, and per day the rows of each bin."""
 
     labels: tuple[str, ...]
-    one: tuple[int, ...]
-    other: tuple[int, ...]
+    counts: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,18 +66,28 @@ class Drift:
         return "shifted" if self.psi > max(SHIFTED, self.noise) else "moved"
 
 
-def drift_between(one: ColumnStats, other: ColumnStats) -> Drift | None:
-    """The drift from one day's column to the other's; None where they cannot be compared, or a day has no rows."""
+def drift_between(
+    one: ColumnStats, other: ColumnStats, samples: tuple[int, int] | None = None
+) -> Drift | None:
+    """The drift from one day's column to the other's; None where they cannot be compared, or a day has no rows.
+
+    Args:
+        one: the earlier day.
+        other: the later day.
+        samples: how many independent samples the days' rows stand for, such as their different users; None is the
+            rows themselves.
+    """
     bins = merged_bins(aligned([one, other]))
-    rows = sum(bins.one), sum(bins.other)
-    if not all(rows):
+    if not bins.labels or not all(sum(counts) for counts in bins.counts):
         return None
-    shares = [(a / rows[0], b / rows[1]) for a, b in zip(bins.one, bins.other, strict=True)]
+    left, right = bins.counts
+    rows = sum(left), sum(right)
+    shares = [(a / rows[0], b / rows[1]) for a, b in zip(left, right, strict=True)]
     most = max(range(len(shares)), key=lambda n: abs(shares[n][0] - shares[n][1]))
     return Drift(
-        psi=psi(bins.one, bins.other),
-        js=jensen_shannon(bins.one, bins.other),
-        noise=psi_noise(len(shares), *rows),
+        psi=psi(left, right),
+        js=jensen_shannon(left, right),
+        noise=psi_noise(len(shares), *(samples or rows)),
         moved=(bins.labels[most], *shares[most]),
     )
 
@@ -120,37 +130,41 @@ def psi_noise(bins: int, rows: int, other_rows: int) -> float:
 
 
 def merged_bins(found: Aligned, least: float = LEAST_SHARE) -> Bins:
-    """Two aligned days with their rare bins merged, so that single rows do not look like drift."""
-    if not found.form:
-        return Bins((), (), ())
-    one, other = found.counts
-    total = sum(one) + sum(other)
-    kept: list[tuple[str, int, int]] = []
-    rare: list[tuple[str, int, int]] = []
-    pending: list[tuple[str, int, int]] = []
-    for label, edges, a, b in zip(found.labels, found.edges, one, other, strict=True):
+    """Aligned days with their rare bins merged, so that single rows do not look like drift."""
+    total = sum(map(sum, found.counts))
+    kept: list[_Bin] = []
+    rare: list[_Bin] = []
+    pending: list[_Bin] = []
+    for number, (label, edges) in enumerate(zip(found.labels, found.edges, strict=True)):
+        one = (label, tuple(counts[number] for counts in found.counts))
         if edges is None:
-            big = a + b >= least * total or label in {"NULL", "NaN"}
-            (kept if big else rare).append((label, a, b))
+            big = sum(one[1]) >= least * total or label in _ASIDE
+            (kept if big else rare).append(one)
             continue
-        pending.append((label, a, b))
-        if sum(x + y for _, x, y in pending) >= least * total:
+        pending.append(one)
+        if sum(sum(counts) for _, counts in pending) >= least * total:
             kept.append(_joined(pending))
             pending = []
     if pending:
-        last = kept.pop() if kept and kept[-1][0] not in {"NULL", "NaN"} else None
-        kept.append(_joined([last, *pending] if last else pending))
+        neighbour = [kept.pop()] if kept and kept[-1][0] not in _ASIDE else []
+        kept.append(_joined([*neighbour, *pending]))
     if rare:
-        kept.append((OTHER, sum(a for _, a, _ in rare), sum(b for *_, b in rare)))
-    return Bins(tuple(k[0] for k in kept), tuple(k[1] for k in kept), tuple(k[2] for k in kept))
+        kept.append((OTHER, _sums(rare)))
+    return Bins(tuple(label for label, _ in kept), tuple(zip(*(counts for _, counts in kept), strict=True)))
 
 
-def _joined(bins: Sequence[tuple[str, int, int]]) -> tuple[str, int, int]:
+_Bin = tuple[str, tuple[int, ...]]
+_ASIDE = frozenset({"NULL", "NaN"})
+
+
+def _joined(bins: Sequence[_Bin]) -> _Bin:
     """Neighbouring bins as one."""
-    labels = [label for label, _, _ in bins]
-    low, high = labels[0].partition(" to ")[0], labels[-1].rpartition(" to ")[2]
-    name = low if low == high else f"{low} to {high}"
-    return name, sum(a for _, a, _ in bins), sum(b for *_, b in bins)
+    low, high = bins[0][0].partition(" to ")[0], bins[-1][0].rpartition(" to ")[2]
+    return low if low == high else f"{low} to {high}", _sums(bins)
+
+
+def _sums(bins: Sequence[_Bin]) -> tuple[int, ...]:
+    return tuple(map(sum, zip(*(counts for _, counts in bins), strict=True)))
 
 
 def _shares(counts: Sequence[int], added: float) -> list[float]:

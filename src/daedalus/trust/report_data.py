@@ -1,0 +1,296 @@
+"""What a report shows, gathered from the definitions' facade and the days' manifests alone; no row is read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from daedalus.catalog.lineage import NodeKind, Role
+from daedalus.catalog.lineage_views import made_by
+from daedalus.errors import ExecutionError
+from daedalus.storage.column_stats import ColumnStats
+from daedalus.trust.drift import drift_between
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daedalus.catalog.facade import CatalogFacade
+    from daedalus.catalog.lineage import LineageGraph
+    from daedalus.metadata.days import DayManifest, DayStore
+    from daedalus.trust.drift import Drift
+
+#: Keys of a skeleton manifest's counters.
+_ROWS_IN, _DROPPED = "rows in", "dropped "
+#: A NULL rate that changes by more than this between two days is remarkable.
+_NULL_JUMP = 0.1
+QID = "qid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayRows:
+    """One day's rows: how many came in, what each filter dropped, how many were written."""
+
+    day: str
+    rows_in: int | None
+    dropped: tuple[tuple[str, int], ...]
+    rows: int
+    size: int
+    written_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnReport:
+    """One column over the days.
+
+    Attributes:
+        stats: per day; None where the day lacks the column or its statistics.
+        drift: per day against the day before; None for the first and where they cannot be compared.
+        since_first: the last day against the first.
+        remarks: what a person should look at, one sentence each.
+        origins: (role, field) pairs of its lineage.
+    """
+
+    name: str
+    arrow_type: str
+    description: str
+    made: str
+    stats: tuple[ColumnStats | None, ...]
+    drift: tuple[Drift | None, ...]
+    since_first: Drift | None
+    remarks: tuple[str, ...]
+    origins: tuple[tuple[str, str], ...]
+
+    @property
+    def last(self) -> ColumnStats | None:
+        """The statistics of the last day that has some."""
+        return next((one for one in reversed(self.stats) if one is not None), None)
+
+    @property
+    def worst(self) -> Drift | None:
+        """The largest drift between two days, the last against the first among them."""
+        found = [one for one in (*self.drift, self.since_first) if one is not None]
+        return max(found, key=lambda one: one.psi, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """A service's data, for a page."""
+
+    service: str
+    version: str
+    description: str
+    owner: str
+    stage: str
+    folder: str
+    days: tuple[DayRows, ...]
+    columns: tuple[ColumnReport, ...]
+    graph: LineageGraph
+    notices: tuple[str, ...]
+    made_at: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="minutes"))
+
+    @property
+    def flagged(self) -> tuple[ColumnReport, ...]:
+        """The columns with remarks."""
+        return tuple(column for column in self.columns if column.remarks)
+
+
+def collect_report(
+    facade: CatalogFacade,
+    service: str,
+    graph: LineageGraph,
+    *,
+    skeleton: DayStore,
+    enriched: DayStore,
+    last_days: int | None = None,
+) -> ReportData:
+    """Gather what a report shows.
+
+    Args:
+        facade: the definitions.
+        service: its name.
+        graph: its lineage.
+        skeleton: the skeleton's days; their counters say what the filters dropped.
+        enriched: the finished days; where there are none, the skeleton's are shown.
+        last_days: only the newest so many; None shows all.
+
+    Raises:
+        ExecutionError: there is no day yet.
+    """
+    definition = facade.catalog.service(service)
+    store, stage = (enriched, "enriched") if enriched.days() else (skeleton, "skeleton")
+    wanted = store.days()[-last_days:] if last_days is not None else store.days()
+    if not wanted:
+        raise ExecutionError(
+            f"service {service!r} has no days yet",
+            where=str(store.root),
+            hint=f"Make some: daeda pipeline train {service}",
+        )
+    manifests = [manifest for day in wanted if (manifest := store.manifest(day)) is not None]
+    counters = {day.isoformat(): found for day in wanted if (found := skeleton.manifest(day)) is not None}
+    bare = [one.day for one in manifests if not one.columns]
+    notices = [f"{', '.join(bare)}: written without statistics; train again to get them"] if bare else []
+    return ReportData(
+        service=service,
+        version=definition.version,
+        description=definition.description,
+        owner=definition.owner,
+        stage=stage,
+        folder=str(store.root),
+        days=tuple(_rows(one, counters.get(one.day)) for one in manifests),
+        columns=_columns(facade, service, graph, manifests),
+        graph=graph,
+        notices=tuple(notices),
+    )
+
+
+def _rows(manifest: DayManifest, skeleton: DayManifest | None) -> DayRows:
+    counters = skeleton.counters if skeleton is not None else {}
+    return DayRows(
+        day=manifest.day,
+        rows_in=counters.get(_ROWS_IN),
+        dropped=tuple(
+            (name.removeprefix(_DROPPED), count)
+            for name, count in counters.items()
+            if name.startswith(_DROPPED)
+        ),
+        rows=manifest.row_count,
+        size=sum(size for _, size in manifest.files),
+        written_at=manifest.written_at,
+    )
+
+
+def _columns(
+    facade: CatalogFacade, service: str, graph: LineageGraph, manifests: Sequence[DayManifest]
+) -> tuple[ColumnReport, ...]:
+    """The last day's columns in their order, then those that only earlier days have."""
+    types: dict[str, str] = {}
+    for manifest in reversed(manifests):
+        for name, kind in manifest.schema:
+            types.setdefault(name, kind)
+    texts = facade.descriptions(service)
+    all_stats = {
+        name: tuple(
+            ColumnStats.from_mapping(one.columns[name]) if name in one.columns else None for one in manifests
+        )
+        for name in types
+    }
+    keys = _key_columns(graph, service)
+    found = []
+    for name, kind in types.items():
+        stats = all_stats[name]
+        samples = _samples([all_stats[key] for key in keys.get(name, ()) if key in all_stats], len(stats))
+        # Session numbers are operational: they grow by themselves.
+        compared = stats if name != QID else (None,) * len(stats)
+        pairs = zip(pairwise(compared), pairwise(samples), strict=True)
+        drift = (None, *(_drift(*days, number) for days, number in pairs))
+        ends = (samples[0], samples[-1])
+        since_first = _drift(compared[0], compared[-1], ends) if len(stats) > 2 else None
+        node = f"{service}:{name}"
+        origins = graph.upstream(node) if node in graph.nodes else []
+        found.append(
+            ColumnReport(
+                name=name,
+                arrow_type=kind,
+                description=texts.get(name, ""),
+                made=made_by(graph, node) if node in graph.nodes else "",
+                stats=stats,
+                drift=drift,
+                since_first=since_first,
+                remarks=_remarks(stats, drift, since_first, [one.day for one in manifests], name),
+                origins=tuple((one.role.value, one.origin) for one in origins if one.role is not Role.ROWS),
+            )
+        )
+    return tuple(found)
+
+
+def _key_columns(graph: LineageGraph, service: str) -> dict[str, list[str]]:
+    """Output column to the output columns that hold the keys it is looked up or aggregated by."""
+    outputs = {
+        node.label: graph.upstream(node.id)
+        for node in graph.of_kind(NodeKind.OUTPUT)
+        if node.service == service
+    }
+    holders = {
+        found[0].origin: name
+        for name, found in outputs.items()
+        if len(found) == 1 and found[0].role is Role.VALUE
+    }
+    return {
+        name: [holders[one.origin] for one in found if one.role is Role.KEY and one.origin in holders]
+        for name, found in outputs.items()
+    }
+
+
+def _samples(keys: Sequence[Sequence[ColumnStats | None]], days: int) -> list[int | None]:
+    """Per day the fewest different keys; None where there is no key, or nobody counted."""
+    found: list[int | None] = []
+    for day in range(days):
+        stats = [one[day] for one in keys]
+        counts = [one.distinct for one in stats if one is not None and one.distinct]
+        found.append(min(counts) if counts else None)
+    return found
+
+
+def _drift(
+    one: ColumnStats | None, other: ColumnStats | None, samples: tuple[int | None, int | None]
+) -> Drift | None:
+    if one is None or other is None:
+        return None
+    left, right = samples
+    return drift_between(one, other, (left, right) if left and right else None)
+
+
+def _remarks(
+    stats: Sequence[ColumnStats | None],
+    drift: Sequence[Drift | None],
+    since_first: Drift | None,
+    days: Sequence[str],
+    name: str,
+) -> tuple[str, ...]:
+    """What a person should look at."""
+    found: list[str] = []
+    known = [(day, one) for day, one in zip(days, stats, strict=True) if one is not None and one.rows]
+    if known and all(one.nulls == one.rows for _, one in known):
+        return ("all NULL",)
+    if known and name != QID and _constant([one for _, one in known]):
+        found.append("one value only")
+    jumps = [
+        (abs(now.null_rate - before.null_rate), day, before.null_rate, now.null_rate)
+        for (_, before), (day, now) in pairwise(known)
+    ]
+    if jumps and max(jumps)[0] > _NULL_JUMP:
+        _, day, before, now = max(jumps)
+        found.append(f"{day}: NULL rate from {before:.0%} to {now:.0%}")
+    nans = sum(one.nans for _, one in known)
+    if nans:
+        found.append(f"{nans} NaN")
+    moved = [(one.psi, day, one) for day, one in zip(days, drift, strict=True) if one is not None]
+    moved = [one for one in moved if one[2].level != "stable"]
+    if moved:
+        worst = max(moved, key=lambda one: one[0])
+        times = f", and on {len(moved) - 1} more days" if len(moved) > 1 else ""
+        found.append(f"{worst[1]}: {_moved(worst[2])}{times}")
+    if since_first is not None and since_first.level != "stable":
+        found.append(f"first day to last: {_moved(since_first)}")
+    return tuple(found)
+
+
+def _moved(drift: Drift) -> str:
+    label, before, after = drift.moved
+    word = "shifted" if drift.level == "shifted" else "drifted"
+    return f"{word}, {label} from {before:.0%} to {after:.0%} of rows (PSI {drift.psi:.2f})"
+
+
+def _constant(stats: Sequence[ColumnStats]) -> bool:
+    values = Counter(value for one in stats for value, count in (one.lengths or one).values if count)
+    whole = all((one.lengths is None and one.distinct == 1) for one in stats)
+    return whole and len(values) == 1 and not any(one.nulls for one in stats)
+
+
+def quantiles(stats: ColumnStats) -> dict[str, float | None]:
+    """The 5, 25, 50, 75 and 95 % points of a column's numbers, or of its lists' lengths."""
+    inner = stats.lengths or stats
+    return {f"p{part}": inner.quantile(part / 100) for part in (5, 25, 50, 75, 95)}
