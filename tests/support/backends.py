@@ -152,3 +152,46 @@ class DuckLake:
         with self.connect() as connection:
             write_table(connection, f"lake.main.{quote_ident(name)}", table)
         return self.source(name)
+
+
+def open_view(folder: Path, view: dict[str, Any]) -> OpenView:
+    """The view's source, opened as a run opens it."""
+    import yaml
+
+    from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.storage.sources.dispatch import open_source
+
+    views = folder / f"views-{secrets.token_hex(3)}"
+    views.mkdir(parents=True)
+    (views / "view.yaml").write_text(yaml.safe_dump(view, allow_unicode=True))
+    catalog = FeatureCatalog.from_yaml_dir(views)
+    definition = catalog.view(view["name"])
+    shared: dict[str, Any] = {}
+    return OpenView(
+        definition, lambda **more: open_source(definition, source_root=str(folder / "data"), **more), shared
+    )
+
+
+@dataclass
+class OpenView:
+    """A view and what opens its source."""
+
+    definition: Any
+    open: Any
+    shared: dict[str, Any]
+
+    def rows(self, columns: list[str], time_range: Any = None, **more: Any) -> list[tuple[Any, ...]]:
+        """The view's rows of a range, in its order, through a source that is opened and closed for it."""
+        from daedalus.pipelines.duckdb_session import duckdb_session
+        from daedalus.storage.view_reader import ViewReader
+
+        source = self.open(shared=self.shared, **more)
+        try:
+            with duckdb_session({"threads": "2"}) as connection:
+                source.setup(connection)
+                reader = ViewReader(self.definition, source, connection, 1_000_000)
+                items = ", ".join(quote_ident(name) for name in columns) or "1"
+                sql = reader.select_sql(columns, time_range)
+                return connection.execute(f"SELECT {items} FROM ({sql}) ORDER BY ALL").fetchall()
+        finally:
+            source.close()

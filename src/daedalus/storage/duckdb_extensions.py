@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from daedalus.errors import MissingExtraError
+from daedalus.sql.identifiers import quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,13 +56,11 @@ def load_extensions(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
 
     for name in names:
         path = _file(name)
+        if path is None:
+            raise MissingExtraError(f"DuckDB's extension {name} is not installed", hint=_install_line(name))
         try:
-            if path is None:
-                raise MissingExtraError(
-                    f"DuckDB's extension {name} is not installed", hint=_install_line(name)
-                )
-            # The path is a package's own file, quoted all the same: site-packages may lie anywhere.
-            connection.execute(f"LOAD '{str(path).replace(chr(39), chr(39) * 2)}'")
+            _check_signature(path)
+            connection.execute(f"LOAD {quote_literal(str(path))}")
         except duckdb.Error as error:
             raise MissingExtraError(
                 f"DuckDB's extension {name} cannot be loaded: {str(error).splitlines()[0]}",
@@ -69,11 +69,26 @@ def load_extensions(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
             ) from error
 
 
+@functools.cache
+def _check_signature(path: Path) -> None:
+    """Have DuckDB check the file's signature, once per process: it takes 0.1 to 0.2 s, and loading takes 1 ms."""
+    import duckdb
+
+    config: dict[str, str | bool | int | float | list[str]] = {
+        **SAFE_CONFIG,
+        "allow_unsigned_extensions": "false",
+    }
+    with duckdb.connect(config=config) as connection:
+        connection.execute(f"LOAD {quote_literal(str(path))}")
+
+
 #: Every connection has these: nothing is installed or downloaded, and no secret of the user's own is read.
 SAFE_CONFIG: Mapping[str, str] = MappingProxyType(
     {
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
+        # Only files whose signature was checked are loaded, see _check_signature; no statement of a user's can LOAD.
+        "allow_unsigned_extensions": "true",
         "secret_directory": str(Path(__file__).parent / "no-secrets-here"),
     }
 )
@@ -111,6 +126,7 @@ def extension_status() -> list[ExtensionStatus]:
     return found
 
 
+@functools.cache
 def _file(name: str) -> Path | None:
     """The extension's file for this DuckDB; None when its wheel is absent or made for another version."""
     import duckdb
