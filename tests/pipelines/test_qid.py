@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from daedalus.errors import ExecutionError
-from daedalus.pipelines.qid import MAP_NAME, number_sessions
+from daedalus.pipelines.qid import MAP_NAME, DenseNumbers, number_sessions
 from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, events, tiny
 
 if TYPE_CHECKING:
@@ -138,3 +138,58 @@ def test_number_sessions_counts_what_is_new(tmp_path: Path) -> None:
     assert number_sessions(tmp_path, tables(["z", "y"])) == 2
     table = pq.ParquetFile(tmp_path / MAP_NAME).read()
     assert table.to_pydict() == {"session": ["b", "a", "c", "z", "y"], "qid": [0, 1, 2, 3, 4]}
+
+
+# ------------------------------------------------------------------ dense
+
+
+def test_dense_numbers_begin_at_0_in_each_day_and_have_no_gaps(tmp_path: Path) -> None:
+    run = tiny(tmp_path, dense_qid=True).run("s")
+    assert [run.table(day)["qid"].to_pylist() for day in DAYS] == [[0, 1], [0, 0, None], [0, 1]]
+    # The map is kept all the same: without the flag again, numbers are as if it had never been there.
+    back = tiny(tmp_path).run("s")
+    assert [back.table(day)["qid"].to_pylist() for day in DAYS] == [[0, 1], [2, 2, None], [3, 0]]
+    assert run.hashes == back.hashes
+    assert set(back.reasons.values()) == {"the pipeline changed"}
+
+
+def test_dense_numbers_are_of_the_rows_that_are_left(tmp_path: Path) -> None:
+    rows = [
+        (number, f"2026-05-01 0{number}:00", 1, 10, kind, session)
+        for number, (kind, session) in enumerate(
+            [("view", "x"), ("like", "a"), ("view", "x"), ("like", "b"), ("view", "a")], start=1
+        )
+    ]
+    rules = {
+        "session_column": "session",
+        "event_column": "event",
+        "view_events": ["view"],
+        "like_events": ["like"],
+        "drop_view_only": True,
+        "drop_single_like": False,
+    }
+    project = tiny(
+        tmp_path,
+        dense_qid=True,
+        service={"session_filter": rules},
+        data={f"events/{FIRST}.parquet": events(rows)},
+    )
+    assert project.run("s", [FIRST]).table(FIRST)["qid"].to_pylist() == [0, 1, 0]
+    assert numbers(project) == {"x": 0, "a": 1, "b": 2}
+
+
+def test_numbers_go_on_over_chunks_and_workers() -> None:
+    dense = DenseNumbers()
+    chunks = [[5, 5, 9], [9, None, 2], [], [7, 5]]
+    got = [dense.renumber(pa.array(chunk, pa.int64())).to_pylist() for chunk in chunks]
+    assert got == [[0, 0, 1], [1, None, 2], [], [3, 0]]
+
+
+def test_without_the_flag_the_pipeline_says_nothing_of_it(tmp_path: Path) -> None:
+    assert "qid" not in tiny(tmp_path / "a").pipeline("s").operators[-1].to_dict()
+    assert tiny(tmp_path / "b", dense_qid=True).pipeline("s").operators[-1].to_dict()["qid"] == "dense"
+    sessionless = {"session_column": "", "columns": SERVICE["columns"]}
+    assert (
+        "qid"
+        not in tiny(tmp_path / "c", dense_qid=True, service=sessionless).pipeline("s").operators[-1].to_dict()
+    )

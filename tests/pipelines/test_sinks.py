@@ -293,6 +293,39 @@ def test_a_locked_database_is_an_error_in_bounded_time_that_keeps_everything(
     assert sink_results(project.run("s", [DAY])) == {DAY: ("written", 3)}
 
 
+# ------------------------------------------------------------------ catalogs
+
+
+@pytest.mark.xdist_group("postgres")
+def test_a_lake_with_its_catalog_in_postgres_and_its_files_in_s3(
+    tmp_path, monkeypatch, postgres_server, s3_server
+):
+    for name, value in s3_server.environ().items():
+        monkeypatch.setenv(name, value)
+    bucket = s3_server.bucket()
+    monkeypatch.setenv("LAKE", postgres_server.url(postgres_server.database()))
+    place = {"path": "${LAKE}", "data_path": f"s3://{bucket}/lake"}
+    project = tiny(tmp_path, sink={"format": "ducklake", **place})
+    run = project.run("s", [DAY])
+    assert sink_results(run) == {DAY: ("written", 3)}
+    assert sink_results(project.run("s", [DAY])) == {DAY: ("up to date", 3)}
+    assert table_of(project, "ducklake", DAY, **place).to_pylist() == run.rows(DAY)
+    keys = [one["Key"] for one in s3_server.client().list_objects_v2(Bucket=bucket)["Contents"]]
+    assert any(key.startswith("lake/s/training/dt=2026-05-02/") for key in keys)
+    monkeypatch.setenv("LAKE", postgres_server.url("postgres", password="wrong-hunter2"))
+    with pytest.raises(ExecutionError, match="password authentication failed") as raised:
+        project.run("s", [DAY])
+    assert "hunter2" not in str(raised.value) + repr(raised.value.__context__)
+
+
+def test_a_catalog_in_a_duckdb_file(tmp_path):
+    place = {"path": "ducklake:x.ducklake"}
+    project = tiny(tmp_path, sink={"format": "ducklake", **place})
+    run = project.run("s", [DAY])
+    assert table_of(project, "ducklake", DAY, **place).to_pylist() == run.rows(DAY)
+    assert list((tmp_path / "x.ducklake.files" / "s" / "training").rglob("*.parquet"))
+
+
 # ------------------------------------------------------------------ definitions
 
 

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, ClassVar
 from daedalus.catalog._dtype_parser import ListType, MapType, StructType, parse_dtype, spell
 from daedalus.catalog.dtypes import to_duckdb
 from daedalus.errors import DefinitionError
-from daedalus.secrets import mask
+from daedalus.secrets import expand_env, mask
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import load_extensions
 from daedalus.storage.sinks.tables import Partition, TableSink
+from daedalus.storage.sources.object_store import ObjectStoreFiles, is_object_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import duckdb
 
     from daedalus.catalog._dtype_parser import Dtype
@@ -40,11 +39,10 @@ class DuckLakeSink(TableSink):
         place: the catalog: a path (SQLite), `sqlite:PATH`, `duckdb:PATH`, `postgres:CONNINFO` or a `postgresql://`
             URL; with `ducklake:` before it, as DuckLake itself spells it, a bare path is a DuckDB file.
         data_path: where the Parquet files go: a folder or an object-store URL. Empty: beside a file catalog, in
-            `CATALOG.files/`, or where an existing catalog says.
+            `CATALOG.files/`, or where an existing catalog says. An object store's keys come from `AWS_...` variables.
         schema: the service's name.
         table: the rows' table.
         wait_seconds: how long a locked catalog is waited for.
-        prepare: called with the connection before it attaches: for object-store secrets.
     """
 
     format: ClassVar[str] = "ducklake"
@@ -58,18 +56,17 @@ class DuckLakeSink(TableSink):
         table: str = "training",
         data_path: str = "",
         wait_seconds: float | None = None,
-        prepare: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
     ) -> None:
         super().__init__(connection, place, schema=schema, table=table, wait_seconds=wait_seconds)
-        self._data_path = data_path
-        self._prepare_connection = prepare
+        self._data_path = expand_env(data_path, where="sink.data_path")
         self.backend, self.catalog = split_catalog(self.resolved)
 
     def _open(self) -> None:
         extension = {"sqlite": ("sqlite",), "postgres": ("postgres",)}.get(self.backend, ())
         load_extensions(self.connection, *extension, "ducklake")
-        if self._prepare_connection is not None:
-            self._prepare_connection(self.connection)
+        if is_object_store(self._data_path):
+            # Keys come from the variables that AWS's own tools read; the secret holds for this path alone.
+            ObjectStoreFiles(self._data_path, self.where, {}).setup(self.connection)
         exists = self.backend == "postgres" or Path(self.catalog).exists()
         data_path = self._data_path or ("" if exists else f"{self.catalog}.files/")
         if self.backend != "postgres":

@@ -373,8 +373,10 @@ class TableSink(ABC):
                 raise
             except duckdb.Error as error:
                 busy = any(mark in str(error).lower() for mark in _BUSY)
-                if not busy or time.monotonic() >= deadline:
-                    raise self._as_error(error, busy=busy) from None
+                failure = self._as_error(error, busy=busy)
+            if not busy or time.monotonic() >= deadline:
+                # Raised out here, so that DuckDB's own words, which may hold a password, are not its context.
+                raise failure
             time.sleep(_PAUSE_SECONDS)
 
     def _as_error(self, error: Exception, *, busy: bool) -> ExecutionError:
