@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from daedalus.errors import DefinitionError, ExecutionError, SourceError
 from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
 from daedalus.pipelines.day_scheduling import InThisProcess, Processes
+from daedalus.pipelines.day_stream import output_operator
 from daedalus.pipelines.day_work import DayWork, SharedWork, shared_history
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.history_cache import HistoryCache, HistoryChain
-from daedalus.pipelines.operators import Scan, Sink, SinkFormat
+from daedalus.pipelines.operators import RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
+from daedalus.pipelines.profiling import NO_PROFILE, DayProfile
 from daedalus.pipelines.qid import number_sessions
 from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second
@@ -149,8 +151,6 @@ class SkeletonRun:
                     content_hash=manifest.content_hash,
                     reason=_why_fresh(fingerprint, refresh=self._request.refresh),
                 )
-        if stale:
-            self._number_sessions([one.day for one in stale])
         for one, manifest, seconds in self._computed(stale):
             results[one.day] = DayResult(
                 day=one.day.isoformat(),
@@ -177,7 +177,7 @@ class SkeletonRun:
         views = scanned_views(self._pipeline)
         snapshots = self._sources.database_snapshots(views)
         return {
-            "pipeline": pipeline_to_yaml(_without_place(self._pipeline)),
+            "pipeline": pipeline_to_yaml(_rows_alone(self._pipeline)),
             "views": {name: _view_text(self._catalog, name) for name in views},
             "sources": sources,
             **({"snapshots": snapshots} if snapshots else {}),
@@ -210,6 +210,8 @@ class SkeletonRun:
 
         with contextlib.closing(found) as workers:
             self._make_history(workers, shared, stale, count)
+            with self._measured("number sessions"):
+                self._number_sessions([one.day for one in stale])
             with contextlib.closing(workers.each(shared, stale, report)) as outcomes:
                 for index, done in outcomes:
                     finished += 1
@@ -217,6 +219,14 @@ class SkeletonRun:
                     report(index, "written")
                     if done.manifest is not None:
                         yield stale[index], done.manifest, done.seconds
+
+    @contextlib.contextmanager
+    def _measured(self, step: str) -> Iterator[None]:
+        """What this process does for all days together."""
+        profile = DayProfile("skeleton", "") if self._request.profile else NO_PROFILE
+        with profile.shared("sink", step):
+            yield
+        self.measures += profile.measures()
 
     def _make_history(self, workers: Workers, shared: SharedWork, stale: list[DayWork], count: int) -> None:
         """What days side by side share, before any of them: each would make it for itself."""
@@ -297,13 +307,16 @@ def _spine_scan(pipeline: OperatorPipeline) -> Scan:
     return first
 
 
-def _without_place(pipeline: OperatorPipeline) -> OperatorPipeline:
-    """The pipeline as far as it decides what rows hold: where they are copied to does not."""
+def _rows_alone(pipeline: OperatorPipeline) -> OperatorPipeline:
+    """The pipeline as far as it decides what skeleton rows hold: without enrichment, and without the sink's place."""
     *before, sink = pipeline.operators
     if not isinstance(sink, Sink):
         return pipeline
-    anywhere = dataclasses.replace(sink, format=SinkFormat.PARQUET, path="", data_path="")
-    return dataclasses.replace(pipeline, operators=(*before, anywhere))
+    made = tuple(operator for operator in before if not isinstance(operator, RayUdfTransform))
+    anywhere = dataclasses.replace(
+        sink, inputs=(output_operator(pipeline).output,), format=SinkFormat.PARQUET, path="", data_path=""
+    )
+    return dataclasses.replace(pipeline, operators=(*made, anywhere))
 
 
 def _scans_before_output(pipeline: OperatorPipeline) -> list[Scan]:
