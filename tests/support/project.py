@@ -113,6 +113,8 @@ class Project:
         *,
         pipeline: OperatorPipeline | None = None,
         progress: Any = None,
+        refresh: bool = False,
+        pins: Mapping[str, Mapping[str, Any]] | None = None,
         **overrides: Any,
     ) -> ExecutionRequest:
         """A skeleton run of `pipeline`, else of the hand-edited file, else of the service compiled now."""
@@ -129,6 +131,8 @@ class Project:
             target_dates=tuple(dt.date.fromisoformat(day) for day in days),
             stages="skeleton",
             progress=progress,
+            refresh=refresh,
+            pins=pins or {},
         )
 
     def run(self, service: str, days: Iterable[str] = (), **options: Any) -> Run:

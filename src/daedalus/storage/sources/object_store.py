@@ -278,7 +278,7 @@ class ObjectStoreFiles:
         try:
             with files.open_input_file(info.path) as object_:
                 size = object_.size()
-                etag = (object_.metadata() or {}).get(b"ETag", b"").decode().strip('"')
+                etag = (object_.metadata() or {}).get("ETag", b"").decode().strip('"')
                 tail = object_.read_at(min(size, _FOOTER_GUESS), max(size - _FOOTER_GUESS, 0))
                 length = footer_length(tail, size) if size > TAIL_BYTES else size + 1
                 if length > len(tail):
