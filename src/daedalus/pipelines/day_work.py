@@ -74,6 +74,10 @@ class Work(Protocol):
         """What a worker that died after the work was done would have answered."""
         ...
 
+    def clear(self, shared: SharedWork) -> None:
+        """Remove what a worker that was killed left behind."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayWork:
@@ -109,6 +113,10 @@ class DayWork:
             return None
         return Done(seconds=0.0, manifest=manifest)
 
+    def clear(self, shared: SharedWork) -> None:
+        """The day's temporary folder."""
+        DayStore(shared.root).mend(self.day)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryWork:
@@ -130,12 +138,14 @@ class HistoryWork:
         if chain is not None:
             with contextlib.suppress(DaedalusError, NotExactError, OSError):
                 HistoryCache(context, chain).make(self.days)
-        measures = profile.measures() if isinstance(profile, DayProfile) else ()
-        return Done(seconds=time.perf_counter() - started, measures=measures)
+        return Done(seconds=time.perf_counter() - started, measures=profile.measures())
 
     def finished(self, shared: SharedWork) -> Done | None:
         """Files that are there are not made again anyway."""
         return None
+
+    def clear(self, shared: SharedWork) -> None:
+        """Nothing: a part of a file is read by nobody."""
 
 
 def shared_history(context: DayContext, days: Sequence[dt.date], workers: int) -> list[HistoryWork]:

@@ -95,6 +95,10 @@ class NoProfile:
     def watch(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Leave the connection as it is."""
 
+    def measures(self) -> tuple[Measure, ...]:
+        """None."""
+        return ()
+
 
 class DayProfile(NoProfile):
     """Measures one day of one stage.

@@ -14,7 +14,6 @@ import os
 import pickle  # what is unpickled here, this run's own driver or workers pickled
 import re
 import sys
-import time
 import traceback
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 #: A network file system frees the lock of a host that is gone after its lease, 90 s by default.
 RETRY_LOCK_SECONDS = 120.0
+_POLITE_SECONDS = 1.0
 _STOP_SECONDS = 10.0
 #: DuckDB's limit bounds its buffers; tables on their way to Arrow and to the file come on top.
 _BESIDE_DUCKDB = 1.25
@@ -167,6 +167,8 @@ class RayTasks:
                         yield index, done
         finally:
             _stop(list(state.by_task))
+            for index in state.by_task.values():
+                work[index].clear(shared)
 
     def close(self) -> None:
         """The session belongs to the run."""
@@ -235,22 +237,18 @@ def _with_threads(shared: SharedWork, threads: int) -> SharedWork:
 
 
 def _stop(tasks: list[Any]) -> None:
-    """Cancel tasks: first as Ctrl-C does, so that they clean up, then by force."""
+    """Cancel tasks: first as Ctrl-C does, which reaches Python code alone, then by the end of their processes."""
     import ray
 
     if not tasks:
         return
     with contextlib.suppress(ray.exceptions.RayError):
-        for task in tasks:
-            ray.cancel(task, force=False)
-        deadline = time.monotonic() + _STOP_SECONDS
-        running = tasks
-        while running and time.monotonic() < deadline:
-            _, running = ray.wait(running, num_returns=len(running), timeout=0.5)
-        for task in running:
-            ray.cancel(task, force=True)
-        if running:
-            ray.wait(running, num_returns=len(running), timeout=_STOP_SECONDS)
+        for force, seconds in ((False, _POLITE_SECONDS), (True, _STOP_SECONDS)):
+            for task in tasks:
+                ray.cancel(task, force=force)
+            _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=seconds)
+            if not tasks:
+                return
 
 
 # ---------------------------------------------------------------------- in a worker
