@@ -167,7 +167,7 @@ def test_a_run_that_works_shows_no_secret(world: World) -> None:
             except OSError:
                 continue
         try:
-            child.wait(0.2)
+            child.wait(0.5)
         except subprocess.TimeoutExpired:
             continue
     out, err = child.communicate()
@@ -178,17 +178,11 @@ def test_a_run_that_works_shows_no_secret(world: World) -> None:
 
 def test_what_describes_the_project_shows_no_secret(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     for arguments in (
-        ("pipeline", "explain", "s"),
-        ("pipeline", "explain", "s", "--target-date", DAYS[1]),
         ("pipeline", "explain", "s", "--target-date", DAYS[1], "--format", "json"),
         ("pipeline", "compile", "s"),
-        *(
-            ("view", "show", name, "--format", kind)
-            for name in ("events", "users", "artworks")
-            for kind in ("table", "json")
-        ),
+        *(("view", "show", name, "--format", "json") for name in ("events", "users", "artworks")),
+        ("view", "show", "users"),
         ("service", "show", "s", "--format", "json"),
-        ("config", "show"),
         ("config", "show", "--format", "json"),
     ):
         code, text = run(world, capfd, *arguments)

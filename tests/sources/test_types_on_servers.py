@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import decimal
 import uuid
@@ -19,7 +20,7 @@ from daedalus.storage.sources.dispatch import open_source
 from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from support.servers import PostgresServer
     from support.snowflake_server import SnowflakeServer
@@ -33,29 +34,50 @@ def at(*parts: int) -> dt.datetime:
     return dt.datetime(*parts, tzinfo=UTC).replace(tzinfo=None)  # type: ignore[misc]
 
 
-def read(source: DataSourceDef, column: str, dtype: str) -> list[Any]:
-    """A column's values, in order of `id`, as a view that declares `dtype` reads them."""
-    view = FeatureViewDef(
+def view_of(source: DataSourceDef, fields: Sequence[tuple[str, str]]) -> FeatureViewDef:
+    """A view with a field `x0`, `x1`, ... per (source column, dtype)."""
+    names = [f"x{at}" for at in range(len(fields))]
+    dtypes = [canonical_dtype(dtype) for _, dtype in fields]
+    return FeatureViewDef(
         name="v",
         file="v.yaml",
         entities=(Entity(name="e", keys=(EntityKey(name="id"),)),),
-        fields=(FieldDef(name="id", dtype="BIGINT"), FieldDef(name="x", dtype=canonical_dtype(dtype))),
+        fields=(
+            FieldDef(name="id", dtype="BIGINT"),
+            *(FieldDef(name=name, dtype=dtype) for name, dtype in zip(names, dtypes, strict=True)),
+        ),
         source=source,
-        field_mapping=((column, "x"),),
+        field_mapping=tuple((column, name) for name, (column, _) in zip(names, fields, strict=True)),
     )
+
+
+@contextlib.contextmanager
+def reading(source: DataSourceDef, fields: Sequence[tuple[str, str]]) -> Iterator[Callable[[int], list[Any]]]:
+    """Read the values of one of the fields, in order of `id`."""
+    view = view_of(source, fields)
     opened = open_source(view, source_root="/")
     try:
         with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             opened.setup(connection)
             reader = ViewReader(view, opened, connection, 1_000_000)
-            try:
-                rows = connection.execute(f"{reader.select_sql(['id', 'x'])} ORDER BY id").fetchall()
-            except duckdb.Error as error:
-                raise as_execution_error(error, "scan") from None
-            return [row[1] for row in rows]
+
+            def values(at: int) -> list[Any]:
+                sql = f"{reader.select_sql(['id', f'x{at}'])} ORDER BY id"
+                try:
+                    return [row[1] for row in connection.execute(sql).fetchall()]
+                except duckdb.Error as error:
+                    raise as_execution_error(error, "scan") from None
+
+            yield values
     finally:
         opened.close()
+
+
+def read(source: DataSourceDef, column: str, dtype: str) -> list[Any]:
+    """A column's values, in order of `id`, as a view that declares `dtype` reads them."""
+    with reading(source, [(column, dtype)]) as values:
+        return values(0)
 
 
 # ------------------------------------------------------------------ PostgreSQL
@@ -126,38 +148,35 @@ POSTGRES_LOST = [
 
 
 @pytest.fixture(scope="module")
-def postgres(postgres_server: PostgresServer) -> tuple[str, str]:
-    """The table's database, and the URL with its password."""
+def postgres_table(postgres_server: PostgresServer) -> Iterator[DataSourceDef]:
+    """The table as a source."""
     database = postgres_server.database()
     postgres_server.execute(POSTGRES_TABLE, database)
-    return database, postgres_server.url(database)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PG_URL_OF_TYPES", postgres_server.url(database))
+        yield DataSourceDef(database_path="${PG_URL_OF_TYPES}", table_name='"We ird ""t"')
 
 
-@pytest.fixture
-def in_postgres(
-    postgres: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str, str], list[Any]]:
-    """Read a column of the table."""
-    monkeypatch.setenv("PG_URL", postgres[1])
-    source = DataSourceDef(database_path="${PG_URL}", table_name='"We ird ""t"')
-    return lambda column, dtype: read(source, column, dtype)
+@pytest.fixture(scope="module")
+def in_postgres(postgres_table: DataSourceDef) -> Iterator[Callable[[int], list[Any]]]:
+    """Read a column of the table, all in one session."""
+    with reading(postgres_table, [(column, dtype) for column, dtype, _ in POSTGRES]) as values:
+        yield values
 
 
-@pytest.mark.parametrize(("column", "dtype", "expected"), POSTGRES)
-def test_postgres_types(
-    in_postgres: Callable[[str, str], list[Any]], column: str, dtype: str, expected: Any
-) -> None:
-    assert in_postgres(column, dtype) == [expected, None]
+@pytest.mark.parametrize("at_", range(len(POSTGRES)), ids=[f"{case[0]} {case[1]}" for case in POSTGRES])
+def test_postgres_types(in_postgres: Callable[[int], list[Any]], at_: int) -> None:
+    assert in_postgres(at_) == [POSTGRES[at_][2], None]
 
 
 @pytest.mark.parametrize(("column", "dtype", "shown"), POSTGRES_LOST)
 def test_postgres_values_that_do_not_fit(
-    in_postgres: Callable[[str, str], list[Any]], column: str, dtype: str, shown: str
+    postgres_table: DataSourceDef, column: str, dtype: str, shown: str
 ) -> None:
     with pytest.raises(DaedalusError) as caught:
-        in_postgres(column, dtype)
+        read(postgres_table, column, dtype)
     text = str(caught.value)
-    assert f"view v (v.yaml), column x (the source's {column})" in text
+    assert f"view v (v.yaml), column x0 (the source's {column})" in text
     assert shown in text
 
 
