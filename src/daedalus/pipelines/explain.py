@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.pipelines.day_relations import DayRelations, kept_relations
 from daedalus.pipelines.duckdb_session import duckdb_session
-from daedalus.pipelines.operators import Engine, RayUdfTransform, Scan, Sink
+from daedalus.pipelines.operators import Engine, RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.schema import output_names, relation_columns
+from daedalus.secrets import mask
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -142,6 +143,9 @@ def _detail(operator: AnyOperator) -> str:
     if isinstance(operator, Scan):
         keep = f", {operator.keep.value} row per {', '.join(operator.keys)}" if operator.keep else ""
         return f"{operator.source_ref}, {operator.time_range.value}{keep}"
+    if isinstance(operator, Sink) and operator.format is not SinkFormat.PARQUET:
+        place = f" {mask(operator.path)}" if operator.path else ""
+        return f"each day's Parquet, then {operator.format.value}{place}"
     predicate = getattr(operator, "predicate", "")
     return f"where {predicate}" if predicate else ""
 

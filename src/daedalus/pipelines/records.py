@@ -31,6 +31,7 @@ class TrainingDayRecord:
         counters: rows that came in, and dropped by each filter.
         columns: the columns' statistics (`ColumnStats.to_mapping`) of a day that this run wrote.
         inputs: digests of what the day was made from: `pipeline`, `views`, `sources`, `transforms`, `stores`.
+        snapshot: of a copy into a lake: the snapshot that its commit made.
     """
 
     stage: str
@@ -47,6 +48,7 @@ class TrainingDayRecord:
     counters: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    snapshot: int | None = None
 
     @classmethod
     def from_payload(cls, stage: str, day: str, payload: Mapping[str, Any]) -> TrainingDayRecord:
@@ -152,7 +154,7 @@ class TrainingRunRecord:
 
 def final_days(days: Iterable[TrainingDayRecord]) -> list[TrainingDayRecord]:
     """Each day once, after the last stage that is recorded of it; copies into tables aside."""
-    last = {day.day: day for day in days if day.stage in ("skeleton", "enrich")}
+    last = {day.day: day for day in days if day.stage in ("skeleton", "enrich", "materialize")}
     return list(last.values())
 
 

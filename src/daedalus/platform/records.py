@@ -112,6 +112,7 @@ class RunRecorder:
                 seconds=round(day.seconds, 3),
                 rows=day.rows,
                 content_hash=day.content_hash,
+                **({} if day.snapshot is None else {"snapshot": day.snapshot}),
             )
         for text in result.notices:
             self.notice(text)

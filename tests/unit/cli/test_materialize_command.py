@@ -101,3 +101,14 @@ def test_a_day_is_the_one_that_train_makes(daeda: Any) -> None:
     assert again["days"][0]["state"] == "up to date"
     assert again["days"][0]["content_hash"] == day["content_hash"]
     assert daeda("materialize-day", "s", "--date", "2026-05-03")[0] == 1
+
+
+def test_the_record_names_the_snapshot_of_a_lake(daeda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAEDALUS_SINK__FORMAT", "ducklake")
+    daeda("materialize-day", "s", "--date", "2026-05-02", "--output-root", "lake")
+    recorded = json.loads(daeda("runs", "show", "latest", "--output-root", "lake", "--format", "json")[1])
+    copied = next(day for day in recorded["days"] if day["stage"] == "sink")
+    assert isinstance(copied["snapshot"], int)
+    assert recorded["row_count"] == copied["rows"] == 3
+    explained = daeda("pipeline", "explain", "s")[1]
+    assert "each day's Parquet, then ducklake" in explained
