@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from daedalus.catalog.lineage import NodeKind, Role
 
 if TYPE_CHECKING:
-    from daedalus.catalog.lineage import LineageGraph, Node
+    from daedalus.catalog.lineage import Influence, LineageGraph, Node
 
-ROW, GAP, BOX, COLUMN = 17, 12, 168, 232
+ROW, GAP, BOX = 17, 12, 158
+#: The page's width, and the least and the largest distance of two layers.
+_PAGE, _NEAR, _FAR = 1264, 184, 260
 _TOP = 26
 _ENDS = frozenset({NodeKind.OUTPUT, NodeKind.OUTPUT_ROWS})
 _ORIGINS = frozenset({NodeKind.FIELD, NodeKind.STORE})
@@ -30,6 +32,7 @@ class _Box:
     kind: str
     group: str = ""
     layer: int = 0
+    x: float = 0.0
     y: float = 0.0
     title: str = ""
 
@@ -44,19 +47,19 @@ class _Drawing:
 def lineage_svg(graph: LineageGraph, service: str) -> tuple[str, dict[str, Any]]:
     """The picture, and what its script needs: per output the edges and origins that reach it."""
     drawing = _collapsed(graph, service)
-    _place(drawing)
+    ends = [node for node in graph.of_kind(*_ENDS) if node.service == service]
+    reached = {node.id: graph.upstream(node.id) for node in ends}
+    _place(drawing, _group_order(drawing, reached))
     order = {edge: number for number, edge in enumerate(drawing.edges)}
     names = {name: number for number, name in enumerate(drawing.boxes)}
     outputs: dict[str, Any] = {}
-    for node in graph.of_kind(*_ENDS):
-        if node.service == service:
-            part = _collapsed(graph.around([node.id], down=False), service)
-            outputs[str(names[node.id])] = {
-                "edges": [[order[edge], role.value] for edge, role in part.edges.items() if edge in order],
-                "origins": {
-                    str(names[one.origin]): one.role.value for one in reversed(graph.upstream(node.id))
-                },
-            }
+    for node in ends:
+        part = _collapsed(graph.around([node.id], down=False), service)
+        outputs[str(names[node.id])] = {
+            "edges": [[order[edge], role.value] for edge, role in part.edges.items() if edge in order],
+            # The strongest role stands: values come last here.
+            "origins": {str(names[one.origin]): one.role.value for one in reversed(reached[node.id])},
+        }
     links = [[names[source], names[target]] for source, target in drawing.edges]
     return _svg(drawing, names), {"outputs": outputs, "links": links}
 
@@ -85,6 +88,9 @@ def _collapsed(graph: LineageGraph, service: str) -> _Drawing:
         sources = through[edge.source] if edge.source in hidden else [(edge.source, edge.role)]
         for source, role in sources:
             _draw(drawing, graph, source, edge.target, role)
+    drawn = {name for edge in drawing.edges for name in edge}
+    for name in [name for name, box in drawing.boxes.items() if box.kind == "operator" and name not in drawn]:
+        del drawing.boxes[name]
     return drawing
 
 
@@ -111,10 +117,24 @@ def _box(node: Node) -> _Box:
 # ---------------------------------------------------------------------- places
 
 
-def _place(drawing: _Drawing) -> None:
+def _group_order(drawing: _Drawing, reached: dict[str, list[Influence]]) -> dict[str, float]:
+    """Views in the order of the output columns that they give values to."""
+    places: dict[str, list[int]] = {}
+    for number, influences in enumerate(reached.values()):
+        for one in influences:
+            if one.role is Role.VALUE:
+                places.setdefault(drawing.boxes[one.origin].group, []).append(number)
+    return {group: sum(found) / len(found) for group, found in places.items()}
+
+
+def _place(drawing: _Drawing, groups: dict[str, float]) -> None:
     last = _layers(drawing)
+    step = min(max((_PAGE - BOX) / max(last, 1), _NEAR), _FAR)
+    for box in drawing.boxes.values():
+        box.x = box.layer * step
     origins = sorted(
-        (box for box in drawing.boxes.values() if box.kind == "field"), key=lambda box: box.group
+        (box for box in drawing.boxes.values() if box.kind == "field"),
+        key=lambda box: (groups.get(box.group, float("inf")), box.group),
     )
     y, group = float(_TOP), ""
     for box in origins:
@@ -168,41 +188,44 @@ def _spread(boxes: list[_Box], drawing: _Drawing) -> None:
 
 
 def _svg(drawing: _Drawing, names: dict[str, int]) -> str:
-    last = max((box.layer for box in drawing.boxes.values()), default=0)
-    width = last * COLUMN + BOX + 8
-    height = max((box.y for box in drawing.boxes.values()), default=0) + ROW + GAP
-    lines = [
-        f'<path id="e{number}" class="edge {role.value}" d="{_curve(drawing.boxes[source], drawing.boxes[target])}"/>'
+    boxes = drawing.boxes.values()
+    width = max((box.x for box in boxes), default=0) + BOX + 4
+    height = max((box.y for box in boxes), default=0) + ROW + GAP
+    drawn = [
+        _path(number, drawing.boxes[source], drawing.boxes[target], role.value)
         for number, ((source, target), role) in enumerate(drawing.edges.items())
     ]
-    titles, group = [], ""
-    for box in sorted((one for one in drawing.boxes.values() if one.kind == "field"), key=lambda one: one.y):
+    group = ""
+    for box in sorted((one for one in boxes if one.kind == "field"), key=lambda one: one.y):
         if box.group != group:
             group = box.group
-            titles.append(f'<text class="group" x="2" y="{box.y - 5:.1f}">{escape(group)}</text>')
-    titles += [
-        f'<text class="head" x="{2 if layer == 0 else layer * COLUMN:.0f}" y="14">{escape(text)}</text>'
-        for layer, text in ((0, "fields of views"), (1, "operators"), (last, "output columns"))
-        if layer in {0, last} or last > 1
-    ]
-    nodes = [
-        f'<g id="b{names[box.name]}" class="box {box.kind}" transform="translate({box.layer * COLUMN} {box.y:.1f})" '
-        f'tabindex="0"><title>{escape(box.title)}</title><rect width="{BOX}" height="{ROW - 2}" rx="3"/>'
-        f'<text x="6" y="{ROW - 6}">{escape(_short(box.label))}</text></g>'
-        for box in drawing.boxes.values()
-    ]
+            drawn.append(f'<text class="group" x="1" y="{box.y - 5:.1f}">{escape(group)}</text>')
+    heads = {0.0: "fields of views", width - BOX - 4: "output columns"}
+    inner = [box.x for box in boxes if box.kind == "operator"]
+    heads |= {min(inner): "operators"} if inner else {}
+    drawn += [f'<text class="head" x="{x + 1:.0f}" y="14">{text}</text>' for x, text in heads.items()]
+    drawn += [_drawn(box, names[box.name]) for box in boxes]
     return (
-        f'<svg id="lineage" width="{width}" height="{height:.0f}" viewBox="0 0 {width} {height:.0f}" '
-        f'role="img" aria-label="lineage graph">{"".join(lines)}{"".join(titles)}{"".join(nodes)}</svg>'
+        f'<svg id="lineage" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'role="img" aria-label="lineage graph">{"".join(drawn)}</svg>'
     )
 
 
-def _curve(one: _Box, other: _Box) -> str:
-    x1, y1 = one.layer * COLUMN + BOX, one.y + ROW / 2 - 1
-    x2, y2 = other.layer * COLUMN, other.y + ROW / 2 - 1
+def _drawn(box: _Box, number: int) -> str:
+    return (
+        f'<g id="b{number}" class="box {box.kind}" transform="translate({box.x:.1f} {box.y:.1f})" tabindex="0">'
+        f'<title>{escape(box.title)}</title><rect width="{BOX}" height="{ROW - 2}" rx="3"/>'
+        f'<text x="6" y="{ROW - 6}">{escape(_short(box.label))}</text></g>'
+    )
+
+
+def _path(number: int, one: _Box, other: _Box, role: str) -> str:
+    x1, y1 = one.x + BOX, one.y + ROW / 2 - 1
+    x2, y2 = other.x, other.y + ROW / 2 - 1
     bend = max((x2 - x1) / 2, 24)
-    return f"M{x1} {y1:.1f}C{x1 + bend:.0f} {y1:.1f} {x2 - bend:.0f} {y2:.1f} {x2} {y2:.1f}"
+    curve = f"M{x1:.0f} {y1:.1f}C{x1 + bend:.0f} {y1:.1f} {x2 - bend:.0f} {y2:.1f} {x2:.0f} {y2:.1f}"
+    return f'<path id="e{number}" class="edge {role}" d="{curve}"/>'
 
 
-def _short(text: str, width: int = 25) -> str:
+def _short(text: str, width: int = 24) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -12,7 +12,7 @@ from daedalus.storage.column_stats import aligned
 from daedalus.trust import sparks
 from daedalus.trust.drift import merged_bins
 from daedalus.trust.lineage_svg import lineage_svg
-from daedalus.trust.report_data import quantiles
+from daedalus.trust.report_data import quantile, quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -180,13 +180,18 @@ def _typical(stats: ColumnStats | None) -> str:
     if stats is None or not stats.rows or stats.nulls == stats.rows:
         return ""
     if stats.lengths is not None:
-        middle = stats.lengths.quantile(0.5)
-        return "" if middle is None else f"{middle:g} items"
+        middle = quantile(stats.lengths, 0.5)
+        return "" if middle is None else f"{_number(round(middle, 1))} items"
     value = stats.values[0][0] if stats.values else None
     if isinstance(value, str | bool):
         return _clipped(str(value).lower() if isinstance(value, bool) else value)
-    middle = stats.quantile(0.5)
-    return "" if middle is None else _number(middle)
+    middle = quantile(stats, 0.5)
+    if middle is None:
+        return ""
+    if stats.values:
+        return _number(middle)
+    rounded = float(f"{middle:.3g}")
+    return f"≈ {_number(round(rounded) if isinstance(stats.min, int) else rounded)}"
 
 
 def _distinct(stats: ColumnStats | None) -> str:
@@ -299,9 +304,16 @@ def _rate(rate: float) -> str:
 
 
 def _number(value: float) -> str:
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.4g}"
-    return f"{int(value):,}" if abs(value) < 1e15 else f"{value:.4g}"
+    """A number in few digits.
+
+    >>> _number(3), _number(0.12345), _number(5001155.5), _number(1.65e18)
+    ('3', '0.1235', '5,001,156', '1.65e+18')
+    """
+    if abs(value) >= 1e15:
+        return f"{value:.3g}"
+    if abs(value) >= 1000 or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def _count(value: int) -> str:

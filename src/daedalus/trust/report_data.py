@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.lineage import NodeKind, Role
 from daedalus.catalog.lineage_views import made_by
 from daedalus.errors import ExecutionError
-from daedalus.storage.column_stats import ColumnStats
+from daedalus.storage.column_stats import ColumnStats, bin_edges
 from daedalus.trust.drift import drift_between
 
 if TYPE_CHECKING:
@@ -271,7 +271,8 @@ def _remarks(
     moved = [one for one in moved if one[2].level != "stable"]
     if moved:
         worst = max(moved, key=lambda one: one[0])
-        times = f", and on {len(moved) - 1} more days" if len(moved) > 1 else ""
+        more = len(moved) - 1
+        times = f", and on {more} more day{'s' * (more > 1)}" if more else ""
         found.append(f"{worst[1]}: {_moved(worst[2])}{times}")
     if since_first is not None and since_first.level != "stable":
         found.append(f"first day to last: {_moved(since_first)}")
@@ -293,4 +294,20 @@ def _constant(stats: Sequence[ColumnStats]) -> bool:
 def quantiles(stats: ColumnStats) -> dict[str, float | None]:
     """The 5, 25, 50, 75 and 95 % points of a column's numbers, or of its lists' lengths."""
     inner = stats.lengths or stats
-    return {f"p{part}": inner.quantile(part / 100) for part in (5, 25, 50, 75, 95)}
+    return {f"p{part}": quantile(inner, part / 100) for part in (5, 25, 50, 75, 95)}
+
+
+def quantile(stats: ColumnStats, part: float) -> float | None:
+    """The number below which `part` of the numbers lie: exact of few values, else evenly spread within its bin."""
+    if stats.values or not stats.bins:
+        return stats.quantile(part)
+    low, high = (float(edge) if isinstance(edge, int | float) else None for edge in (stats.min, stats.max))
+    bins = sorted((bin_edges(key), count) for key, count in stats.bins)
+    wanted = part * sum(count for _, count in bins)
+    for (left, right), count in bins:
+        if wanted <= count:
+            start = left if low is None else max(left, low)
+            end = right if high is None else min(right, high)
+            return start + (end - start) * wanted / count
+        wanted -= count
+    return high

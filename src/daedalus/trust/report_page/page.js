@@ -11,7 +11,7 @@
     return Object.assign({
       title: { text: title, x: 0.02, xanchor: "left", y: 0.96, font: { size: 13, color: "#1b2433" } },
       margin: { l: 52, r: 14, t: 38, b: 34 }, font: font, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
-      xaxis: { type: "category", gridcolor: grid, nticks: 8, fixedrange: true }, barmode: "stack", bargap: 0.18,
+      xaxis: { type: "category", gridcolor: grid, nticks: 7, tickangle: 0, fixedrange: true }, barmode: "stack", bargap: 0.18,
       yaxis: { gridcolor: grid, zerolinecolor: grid, fixedrange: true, automargin: true },
       legend: { orientation: "v", font: { size: 11 }, traceorder: "normal" }, hoverlabel: { font: { size: 12 } }
     }, more || {});
@@ -32,7 +32,6 @@
 
   function valuesChart(box, column) {
     const bins = column.bins;
-    if (!bins || !bins.labels.length) { return false; }
     const days = data.days.map(d => short(d.day));
     if (bins.ordered) {
       Plotly.newPlot(box, [{ type: "heatmap", x: days, y: bins.labels, z: bins.shares, xgap: 1, ygap: 1, zmin: 0,
@@ -47,12 +46,10 @@
         hovertemplate: "%{y:.1%}<extra>" + label.replace(/</g, "&lt;") + "</extra>" }));
       Plotly.newPlot(box, traces, layout("Values, share of rows", { yaxis: Object.assign({}, percent, { range: [0, 1] }), showlegend: true }), options);
     }
-    return true;
   }
 
   function spreadChart(box, column) {
     const q = column.quantiles;
-    if (!q) { return false; }
     const days = data.days.map(d => short(d.day));
     const band = (low, high, color, name) => [
       { x: days, y: q[low], mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false },
@@ -64,7 +61,6 @@
       { x: days, y: column.mean, mode: "lines", line: { color: "#12a594", width: 1.5, dash: "dot" }, name: "mean", hovertemplate: "mean %{y:.6g}<extra></extra>" }];
     Plotly.newPlot(box, traces, layout(column.list ? "List length" : "Center and spread", { legend: { orientation: "h", y: -0.18, font: { size: 10.5 } },
       margin: { l: 56, r: 14, t: 38, b: 52 } }), options);
-    return true;
   }
 
   function driftChart(box, column) {
@@ -82,9 +78,8 @@
     }
     Plotly.newPlot(box, traces, layout("Drift from the day before" + (nulls ? ", and NULL rate" : ""), {
       yaxis: { gridcolor: grid, zerolinecolor: grid, range: [0, top], fixedrange: true, title: { text: "PSI", font: { size: 11 } } },
-      yaxis2: { overlaying: "y", side: "right", range: [0, 1.05], tickformat: ".0%", showgrid: false, fixedrange: true },
+      yaxis2: { overlaying: "y", side: "right", range: [0, 1.02], dtick: 0.25, tickformat: ".0%", showgrid: false, fixedrange: true },
       margin: { l: 52, r: nulls ? 46 : 14, t: 38, b: 34 }, showlegend: false, shapes: [threshold(0.1), threshold(0.25)] }), options);
-    return true;
   }
 
   function open(row) {
@@ -95,12 +90,11 @@
     if (!now || detail.dataset.drawn) { return; }
     detail.dataset.drawn = "yes";
     const column = data.columns[row.dataset.index], place = detail.querySelector(".charts");
-    for (const draw of [valuesChart, spreadChart, driftChart]) {
-      const box = document.createElement("div");
-      box.className = "chart";
-      place.append(box);
-      if (!draw(box, column)) { box.remove(); }
-    }
+    const wanted = [[valuesChart, column.bins], [spreadChart, column.quantiles],
+      [driftChart, data.days.length > 1]].filter(([, has]) => has).map(([draw]) => draw);
+    const boxes = wanted.map(() => document.createElement("div"));
+    boxes.forEach(box => { box.className = "chart"; place.append(box); });
+    wanted.forEach((draw, n) => draw(boxes[n], column));
   }
 
   const rows = [...document.querySelectorAll("tr.column")];
@@ -181,7 +175,7 @@
     });
     const name = operator ? document.querySelector("#b" + number + " text").textContent : label(number);
     tell([[name, true], [targets.length ? " reaches " : " reaches nothing", false],
-      [targets.map(([target, one]) => document.querySelector("#b" + target + " text").textContent
+      [targets.map(([target, one]) => (target in graph.outputs ? label(target).split(":").pop().replace("*", "which rows there are") : "")
         + (operator ? "" : " (" + one.origins[number] + ")")).join(", "), false]]);
   }
   svg.querySelectorAll(".box").forEach(box => {
