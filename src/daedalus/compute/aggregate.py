@@ -200,8 +200,9 @@ class Aggregation:
         self.close()
 
     def close(self) -> None:
-        """Close the DuckDB session."""
+        """Close the DuckDB session and let go of the tables."""
         self._session.close()
+        self._views = []
 
     def columns(self, places: NDArray[np.int64] | None = None) -> list[pa.Array]:
         """One array per spec, for the spine rows at `places`; None is all of them."""
@@ -224,7 +225,7 @@ def _find_widest(views: Sequence[View]) -> None:
     for members in alike.values():
         widest = max(members, key=lambda view: math.inf if (days := view.spec.window_days) is None else days)
         for view in members:
-            view.widest = widest
+            view.share(widest)
 
 
 def _threads(config: Mapping[str, Any] | None) -> int:

@@ -29,7 +29,6 @@ class View:
         size: how many spine rows there are.
         limit: how many rows (or values) are kept at most.
         own: the spine rows' own values when they are left out, comparable with `keys()`; else None.
-        widest: the longest window of the specs that are equal but for their windows; maybe this one.
     """
 
     def __init__(self, spec: AggregationSpec, workspace: Workspace) -> None:
@@ -40,7 +39,7 @@ class View:
         self.ends = workspace.ends(spec)
         self.size = workspace.spine.num_rows
         self.limit = min(spec.max_items or 2**31 - 1, 2**31 - 1)
-        self.widest: View = self
+        self._widest: View | None = None
         self.own: Keys | None = workspace.keys(spec)[1] if spec.exclude_self else None
 
     def rows(self, places: NDArray[np.int64]) -> View:
@@ -51,6 +50,15 @@ class View:
         if self.own is not None:
             some.own = Keys(keys=self.own.keys[places], valid=self.own.valid[places])
         return some
+
+    @property
+    def widest(self) -> View:
+        """The view of the longest window among the specs that are equal but for their windows; maybe this one."""
+        return self._widest or self
+
+    def share(self, widest: View) -> None:
+        """Name the view of the longest window."""
+        self._widest = None if widest is self else widest
 
     @property
     def history_schema(self) -> pa.Schema:

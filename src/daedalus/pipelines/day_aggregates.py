@@ -48,13 +48,15 @@ class Resources:
     """What the aggregation of a day may use.
 
     Attributes:
-        memory: bytes.
+        memory: bytes, for aggregation.
+        streaming: bytes, for finished rows on their way to the files.
         spill: where buckets wait.
         duckdb_config: of the engines that are DuckDB, and how many threads there are.
         buckets: 0 decides by what fits into memory.
     """
 
     memory: int
+    streaming: int
     spill: SpillFolder
     duckdb_config: Mapping[str, str]
     buckets: int = 0
@@ -160,6 +162,7 @@ class DayAggregate:
     def close(self) -> None:
         """Let go of everything."""
         self._open.close()
+        self._parts = []
 
     def columns(self, rows: NDArray[np.int64]) -> list[pa.Array]:
         """One array per spec of the operator, for these positions, which rise from call to call."""

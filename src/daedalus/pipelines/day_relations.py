@@ -35,6 +35,8 @@ from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import duckdb
 
     from daedalus.pipelines.day_context import DayContext
@@ -75,12 +77,27 @@ class DayRelations:
         self.graph = RelationGraph(connection, context.profile)
         self.absent: dict[str, frozenset[str]] = {}
         self._kept = kept_relations(context.pipeline)
+        self._of_target: tuple[set[str], frozenset[str]] = (set(), frozenset())
+
+    def narrow(self, scans: set[str], histories: Iterable[str]) -> None:
+        """Restrict scans, which only the target day's rows look up, to its keys, not to those of all history."""
+        self._of_target = (scans, frozenset(histories))
+
+    def source_rows(self, scan: Scan) -> int:
+        """How many rows the scan's time range has at the source."""
+        reader = self._reader(scan.source_ref)
+        sql = f"SELECT count(*) FROM ({reader.select_sql((), self.context.time_range(scan))})"
+        return int(self.graph.rows(sql, scan.name)[0][0])
 
     def compose(self, name: str) -> None:
         """Do not keep a relation that only aggregates read: their rows are read from one before it."""
         readers = [one for one in self.context.pipeline if name in one.inputs]
         if len(readers) == 1:
             self._kept.discard(name)
+
+    def keep_too(self, name: str) -> None:
+        """Keep a relation as a table, whoever reads it."""
+        self._kept.add(name)
 
     def add(self, operator: AnyOperator) -> str:
         """Define the operator's relation, and keep it where later operators need its rows; returns its SELECT."""
@@ -152,6 +169,16 @@ class DayRelations:
             as_of = self.context.as_of if scan.source_ref == AS_OF_RELATION else None
             absent = frozenset() if as_of is None else as_of.absent
             return self._run_relation(scan), absent
+        base, reader = self.scan_rows(scan)
+        if scan.keep is not None and not reader.view.timestamp_field and not self._dry:
+            self._require_unique_view(scan, base, reader)
+        if scan.restrict:
+            base = self._restricted(scan, base)
+        absent = frozenset(name for name in scan.columns if reader.columns[name].absent)
+        return self._numbered(scan, self._one_per_key(scan, base, reader), reader), absent
+
+    def scan_rows(self, scan: Scan) -> tuple[str, ViewReader]:
+        """A SELECT of the rows of a scanned view, with what orders them: not restricted, not numbered yet."""
         reader = self._reader(scan.source_ref)
         order = reader.order_by() if scan.ordered or scan.keep else []
         predicate = None
@@ -170,12 +197,7 @@ class DayRelations:
             base = f"SELECT * FROM ({base}) WHERE {predicate.render()}"
         if limited:
             base = f"SELECT * FROM ({base}) WHERE {limited}"
-        if scan.keep is not None and not reader.view.timestamp_field and not self._dry:
-            self._require_unique_view(scan, base, reader)
-        if scan.restrict:
-            base = self._restricted(scan, base)
-        absent = frozenset(name for name in scan.columns if reader.columns[name].absent)
-        return self._numbered(scan, self._one_per_key(scan, base, reader), reader), absent
+        return base, reader
 
     def _limited(self, scan: Scan, reader: ViewReader) -> str:
         """What a scan of all time may see at the instant of a materialization; empty in training."""
@@ -193,14 +215,17 @@ class DayRelations:
         view = context.catalog.view(view_name)
         return ViewReader(view, source, self.graph.connection, context.ticks_per_second, dry=self._dry)
 
-    @staticmethod
-    def _restricted(scan: Scan, base: str) -> str:
+    def _restricted(self, scan: Scan, base: str) -> str:
         pairs = [(quote_ident(name), quote_ident(column)) for name, column in scan.restrict]
         wanted = ", ".join(f"{column} AS {name}" for name, column in pairs)
         equal = " AND ".join(f"b.{name} = w.{name}" for name, _ in pairs)
+        scans, histories = self._of_target
+        tick, where = self.context.tick, ""
+        if scan.output in scans and scan.inputs[0] in histories:
+            where = f" WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end}"
         return (
             f"SELECT b.* FROM ({base}) AS b SEMI JOIN "
-            f"(SELECT DISTINCT {wanted} FROM {quote_ident(scan.inputs[0])}) AS w ON {equal}"
+            f"(SELECT DISTINCT {wanted} FROM {quote_ident(scan.inputs[0])}{where}) AS w ON {equal}"
         )
 
     def _one_per_key(self, scan: Scan, base: str, reader: ViewReader) -> str:

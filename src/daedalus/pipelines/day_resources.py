@@ -19,19 +19,18 @@ if TYPE_CHECKING:
 
 #: Of `memory_limit`. The rest is for chunks on their way to the files.
 DUCKDB_SHARE, AGGREGATION_SHARE = 0.5, 0.25
+#: Into how many parts aggregation is divided; 0 decides by memory. Tests set it.
+BUCKETS = 0
 _UNITS = {"B": 0, "bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
 
 
 @contextlib.contextmanager
-def day_resources(
-    connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str], buckets: int = 0
-) -> Iterator[Resources]:
+def day_resources(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[Resources]:
     """Give DuckDB its share, and say what is left to aggregation; spilled rows are removed at the end.
 
     Args:
         connection: the day's own.
         settings: `compute.duckdb_config`.
-        buckets: into how many parts aggregation is divided; 0 decides by memory.
     """
     limit = _setting(connection, "memory_limit")
     if limit:
@@ -42,9 +41,10 @@ def day_resources(
     try:
         yield Resources(
             memory=max(1, int(limit * AGGREGATION_SHARE)),
+            streaming=int(limit * (1 - DUCKDB_SHARE - AGGREGATION_SHARE)),
             spill=SpillFolder(folder, most),
             duckdb_config=settings,
-            buckets=buckets,
+            buckets=BUCKETS,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

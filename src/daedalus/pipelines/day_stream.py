@@ -124,7 +124,7 @@ class DayStream:
             if operator.output not in done and not isinstance(operator, Sink | RayUdfTransform):
                 self.add(operator)
         if self._tail and self._beside is None:
-            self._graph.keep(self._tail[0].inputs[0])
+            self._graph.keep(self._tail[0].inputs[0], ordered=True)
         before = main_chain(self._context.pipeline)[: -len(self._tail) or None]
         self._counts.count_before(self._context, self._relations, before, self._from_files)
 
@@ -166,6 +166,7 @@ class DayStream:
         for relation in self._from_files:
             columns = ", ".join(quote_ident(name) for name in names[relation])
             self._graph.define(relation, f"SELECT {columns} FROM {files_sql(files)}", ())
+        self._relations.narrow(_of_target_rows(self._context.pipeline, chain), self._from_files)
         self._relations.take_absent(chain.operators)
         return {operator.output for operator in chain.operators} - set(chain.outside)
 
@@ -395,6 +396,21 @@ class BesideRows:
         made = [name for operator in late for name in _made_columns(operator)]
         held = HeldColumns.of(others, made) if others else HeldColumns(tuple(made), (), ())
         return cls(late, held) if set(held.columns) == set(made) else None
+
+
+def _of_target_rows(pipeline: OperatorPipeline, chain: HistoryChain) -> set[str]:
+    """Lookups made on the way to the history that, when that is in files, only the target day's rows read."""
+    names = set(chain.outside)
+    for operator in pipeline:
+        path = operator
+        while path.inputs and not (isinstance(path, Filter) and path.target_day):
+            path = pipeline.producer(path.inputs[0])
+        if not path.inputs and operator not in chain.operators:
+            names -= set(operator.inputs)
+        if not isinstance(operator, Join | PointInTimeJoin):
+            names -= set(operator.inputs)
+        names -= set(operator.inputs[:1])
+    return names
 
 
 def _reads_rows_before(

@@ -36,19 +36,23 @@ from daedalus.pipelines.operators import (
 )
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.run_sources import is_run_relation
-from daedalus.sql.identifiers import quote_ident, quote_literal
+from daedalus.sql.identifiers import quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import duckdb
+
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.operators import AnyOperator
 
 CACHE_FOLDER = ".cache"
-#: Rows of one day at most; `__row` is the day's number times this, plus the position in the day.
+#: More rows than adjacent days have; `__row` is the day's number times this, plus a number that rises in the day.
 ROWS_PER_DAY = 1 << 40
 _KEPT_SECONDS = 86_400
+#: Days of fewer rows together are computed together.
+_ROWS_AT_ONCE = 1_000_000
 #: Longer windows read the source: a file per day would cost more than it saves.
 _LONGEST_SECONDS = 400 * 86_400
 _ONE_DAY = dt.timedelta(days=1)
@@ -208,31 +212,42 @@ class HistoryCache:
         return OperatorPipeline(service=pipeline.service, version=pipeline.version, operators=operators)
 
     def make(self, days: Sequence[dt.date]) -> None:
-        """Compute adjacent event days in one go, and write each to its file.
+        """Compute adjacent event days, as many in one go as are small together, and write each to its file.
 
         Raises:
             NotExactError: a column's type does not survive the files.
         """
-        lookback = float((days[-1] - days[0]).days * 86_400)
-        context = dataclasses.replace(self._context, pipeline=self._pipeline(lookback), day=days[-1])
         self._folder.mkdir(parents=True, exist_ok=True)
-        with duckdb_session(context.config.duckdb_settings()) as connection:
-            relations = DayRelations(context, connection)
-            for operator in context.pipeline:
-                relations.add(operator)
-            relations.graph.keep(self.chain.relation)
-            # Named after the sources as the run saw them: they must not have changed on the way here.
-            context.sources.verify_unchanged()
-            for day in days:
-                self._write(day, relations)
+        with duckdb_session(self._context.config.duckdb_settings()) as connection:
+            for together in self._portions(days, connection):
+                relations = DayRelations(self._context_of(together), connection)
+                for operator in relations.context.pipeline:
+                    relations.add(operator)
+                # Named after the sources as the run saw them: they must not have changed on the way here.
+                self._context.sources.verify_unchanged()
+                for day in together:
+                    self._write(day, relations)
+
+    def _context_of(self, days: Sequence[dt.date]) -> DayContext:
+        """Adjacent event days as if they were one."""
+        lookback = float((days[-1] - days[0]).days * 86_400)
+        return dataclasses.replace(self._context, pipeline=self._pipeline(lookback), day=days[-1])
+
+    def _portions(
+        self, days: Sequence[dt.date], connection: duckdb.DuckDBPyConnection
+    ) -> list[Sequence[dt.date]]:
+        """The days in portions of few rows, or of one day."""
+        relations = DayRelations(self._context_of(days), connection)
+        rows = relations.source_rows(_window_scan(self.chain))
+        size = max(1, len(days) * _ROWS_AT_ONCE // max(rows, 1))
+        return [days[start : start + size] for start in range(0, len(days), size)]
 
     def _write(self, day: dt.date, relations: DayRelations) -> None:
         tick = dataclasses.replace(self._context, day=day).tick
         number = (day - dt.date(1970, 1, 1)).days
-        source = quote_ident(self.chain.relation)
-        position = f"{ROW} - min({ROW}) OVER () + {number * ROWS_PER_DAY}"
         rows = (
-            f"SELECT * REPLACE ({position} AS {ROW}) FROM {source} "
+            f"SELECT * REPLACE ({ROW} + {number * ROWS_PER_DAY} AS {ROW}) "
+            f"FROM ({relations.graph.sql(self.chain.relation)}) "
             f"WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} ORDER BY {ROW}"
         )
         final = self.path(day)
@@ -280,23 +295,3 @@ def _runs(days: list[dt.date]) -> list[list[dt.date]]:
 def files_sql(paths: Iterable[Path]) -> str:
     """A FROM item over history files."""
     return f"read_parquet([{', '.join(quote_literal(str(path)) for path in paths)}])"
-
-
-#: DuckDB types that Arrow reads from a Parquet file exactly as it gets them from DuckDB.
-_ALIKE = frozenset(
-    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-    | {"FLOAT", "DOUBLE", "BOOLEAN", "VARCHAR", "DATE", "TIMESTAMP"}
-)
-
-
-def reads_alike(dtype: str) -> bool:
-    """Whether a column of this DuckDB type can be read by Arrow from a history file."""
-    return dtype.removesuffix("[]") in _ALIKE
-
-
-def read_files(paths: Sequence[Path], columns: list[str]) -> pa.Table:
-    """The rows of history files, in order."""
-    import pyarrow.parquet as pq
-
-    tables = [pq.ParquetFile(path).read(columns=columns) for path in paths]
-    return pa.concat_tables([table.select(columns) for table in tables])

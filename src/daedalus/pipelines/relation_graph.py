@@ -87,12 +87,11 @@ class RelationGraph:
             self._types[name] = {row[0]: row[1] for row in rows}
         return self._types[name]
 
-    def keep(self, name: str) -> None:
-        """Run the relation's statement and keep its rows as a table."""
+    def keep(self, name: str, *, ordered: bool = False) -> None:
+        """Run the relation's statement and keep its rows as a table; `ordered` makes ranges of `__row` cheap."""
         if name not in self._pending:
             return
-        types = self.types(name)
-        order = f" ORDER BY {quote_ident(ROW)}" if ROW in types else ""
+        order = f" ORDER BY {quote_ident(ROW)}" if ordered and ROW in self.types(name) else ""
         body = self.sql(name)
         statement = f"CREATE OR REPLACE TABLE {quote_ident(name)} AS SELECT * FROM (\n{body}\n){order}"
         self.statements.append((name, body))

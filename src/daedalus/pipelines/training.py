@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 
 from daedalus.errors import DaedalusError, ExecutionError, SourceError
 from daedalus.metadata.days import DayManifest, DayStore
-from daedalus.pipelines.day_relations import DayRelations
+from daedalus.pipelines.day_lookups import prepared_stream
 from daedalus.pipelines.day_resources import day_resources
-from daedalus.pipelines.day_stream import DayStream, output_schema, without_positions
+from daedalus.pipelines.day_stream import output_schema, without_positions
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.qid import DenseNumbers
 from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import views_behind
-from daedalus.storage.sinks.parquet import ParquetSink, SinkResult
+from daedalus.storage.sinks.parquet import SHARD_ROWS, ParquetSink, SinkResult
 from daedalus.storage.sources.faults import backend_fault
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daedalus.pipelines.day_context import DayContext
+    from daedalus.pipelines.day_stream import DayStream
     from daedalus.pipelines.profiling import NoProfile
 
 QID = "qid"
+_MOST_WRITERS = 2
 Report = "Callable[[str], None]"
 
 
@@ -99,11 +101,10 @@ def _write_day(
             duckdb_session(settings) as connection,
             day_resources(connection, settings) as resources,
         ):
-            stream = DayStream(context, DayRelations(context, connection), resources)
             tell("reading and joining")
-            stream.prepare()
+            stream = prepared_stream(context, connection, resources)
             tell("aggregating and writing")
-            written, schema, ts_range = _write_stream(folder, stream, context)
+            written, schema, ts_range = _write_stream(folder, stream, context, resources.streaming)
         context.sources.verify_unchanged()
         manifest = DayManifest(
             day=context.day.isoformat(),
@@ -123,11 +124,14 @@ def _write_day(
     except BaseException:
         store.discard(folder)
         raise
+    finally:
+        # What a day needed would lie idle beside the next day's own.
+        pa.default_memory_pool().release_unused()
     return manifest
 
 
 def _write_stream(
-    folder: Path, stream: DayStream, context: DayContext
+    folder: Path, stream: DayStream, context: DayContext, stream_memory: int
 ) -> tuple[SinkResult, pa.Schema, tuple[int | None, int | None]]:
     """Write the stream's tables in a thread of its own, one behind the computation."""
     sink: ParquetSink | None = None
@@ -144,10 +148,12 @@ def _write_stream(
                 if dense is not None and QID in rows.column_names:
                     at = rows.schema.get_field_index(QID)
                     rows = rows.set_column(at, QID, dense.renumber(rows.column(QID)))
-                if sink is None or schema is None:
+                if schema is None:
                     schema = output_schema(context.pipeline, rows.schema)
-                    unhashed = [QID] if _numbers_sessions(context) else []
-                    sink = ParquetSink(folder, schema, unhashed, timed=context.profile.timed)
+                if sink is None and not rows.num_rows:
+                    continue
+                if sink is None:
+                    sink = _sink(folder, schema, context, _writers(rows, stream_memory))
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_write, sink, rows, schema, context.profile)
@@ -159,9 +165,22 @@ def _write_stream(
             if sink is not None:
                 sink.abort()
             raise
-    if sink is None or schema is None:
+    if schema is None:
         raise ExecutionError("the pipeline made no table", day=context.day.isoformat())
+    if sink is None:
+        sink = _sink(folder, schema, context, 1)
     return sink.close(), schema, (low, high)
+
+
+def _sink(folder: Path, schema: pa.Schema, context: DayContext, writers: int) -> ParquetSink:
+    unhashed = [QID] if _numbers_sessions(context) else []
+    return ParquetSink(folder, schema, unhashed, threads=writers, timed=context.profile.timed)
+
+
+def _writers(rows: pa.Table, memory: int) -> int:
+    """How many shards are encoded at a time, beside one that fills; each takes half as much again."""
+    shard = SHARD_ROWS * int(rows.nbytes) // rows.num_rows * 3 // 2
+    return min(_MOST_WRITERS, max(1, memory // max(shard, 1) - 1))
 
 
 def _dense_numbers(context: DayContext) -> DenseNumbers | None:
