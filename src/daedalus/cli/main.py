@@ -21,6 +21,7 @@ from daedalus.cli import (
     pipeline,
     records,
     registry,
+    report,
     runs,
     services,
     stores,
@@ -79,6 +80,7 @@ def build_app() -> typer.Typer:
     app.add_typer(registry.app, name="registry")
     app.command("lineage")(lineage.lineage)
     app.add_typer(lineage.app, name="platform")
+    app.command("report")(report.report)
     app.command("materialize")(materialize.materialize)
     app.command("materialize-day")(materialize.materialize_day)
     app.add_typer(runs.app, name="runs")
