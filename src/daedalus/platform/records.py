@@ -150,8 +150,8 @@ class RunRecorder:
 
 def metadata_store(registry: PlatformRegistry, output_root: Path | str | None = None) -> MetadataStore:
     """The records of a run root; None takes the configured `output_root`."""
-    root = registry.config().output_path if output_root is None else registry.project_root / output_root
-    return MetadataStore(Path(root))
+    root = registry.config().output_path if output_root is None else Path(output_root).absolute()
+    return MetadataStore(root)
 
 
 @contextlib.contextmanager

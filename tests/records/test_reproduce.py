@@ -1,0 +1,207 @@
+"""A recorded run is made again: the same, or what differs is named by its cause."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from daedalus.cli.main import main
+from daedalus.errors import DefinitionError, SourceError
+from daedalus.platform import PlatformRegistry
+from daedalus.platform.causes import CauseKind
+from daedalus.platform.records import get_run
+from daedalus.platform.reproduction import Reproduction, reproduce_run
+from pipelines.tiny import DAYS, ROWS, USERS, events
+from records.conftest import WITH_EMBEDDING, fill_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from records.conftest import Trained
+
+FIRST, SECOND, LATE = DAYS
+
+
+def git(*arguments: str) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@x"]
+    done = subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def committed(enriched: Trained) -> Trained:
+    """The project with embeddings, committed and trained."""
+    git("init", "-q", ".")
+    (enriched.root / ".gitignore").write_text("/data/\n")
+    git("add", ".")
+    git("commit", "-qm", "project")
+    enriched.train()
+    return enriched
+
+
+def causes(found: Reproduction) -> dict[CauseKind, list[str]]:
+    named: dict[CauseKind, list[str]] = {}
+    for cause in found.causes:
+        named.setdefault(cause.kind, []).append(cause.what)
+    return named
+
+
+def again(trained: Trained, **options: Any) -> Reproduction:
+    return reproduce_run(trained.registry, "latest", **options)
+
+
+@pytest.mark.slow
+def test_a_fresh_clone_makes_the_same_days(committed: Trained, tmp_path: Path, monkeypatch) -> None:
+    clone = tmp_path / "somewhere" / "else"
+    git("clone", "-q", str(committed.root), str(clone))
+    for name in ("events", "users", "store"):
+        shutil.copytree(committed.root / "data" / name, clone / "data" / name)
+    store, run_root = committed.store, committed.root / "data/training_output"
+    monkeypatch.chdir(clone)
+    found = reproduce_run(PlatformRegistry.open(), "latest", output_root=run_root)
+    assert found.same
+    assert found.verified
+    assert found.causes == ()
+    assert {(day.stage, day.day) for day in found.days} == {
+        (s, d) for s in ("skeleton", "enrich") for d in DAYS
+    }
+    assert not (clone / "data/training_output").exists()
+    # The verdict stands with the run.
+    notes = store.notes(store.find("latest").run_id, "reproduce")
+    assert notes[-1].payload["same"] is True
+
+
+def test_definitions(committed: Trained) -> None:
+    specs = [dict(spec) for spec in WITH_EMBEDDING["aggregation_specs"]]
+    specs[1]["window_days"] = 1
+    committed.project.define("feature_services", WITH_EMBEDDING | {"aggregation_specs": specs})
+    found = again(committed)
+    assert not found.same
+    assert causes(found)[CauseKind.DEFINITIONS] == [
+        "the compiled pipeline is another one",
+        "feature_services/s.yaml has changed",
+    ]
+    assert causes(found)[CauseKind.CODE] == [
+        "there are uncommitted changes here, there were none when the run was made"
+    ]
+    assert found.difference is not None
+    named = {column.column for day in found.difference.days for column in day.columns}
+    assert named == {"seen"}
+    assert {day.day for day in found.days if not day.same} == {SECOND}
+    # A view that means something else, and prose that means nothing.
+    committed.project.define("feature_services", WITH_EMBEDDING)
+    committed.project.define("feature_views", USERS | {"delay_seconds": 86_400 * 40})
+    found = again(committed, verify_only=True)
+    assert "view users means something else" in causes(found)[CauseKind.DEFINITIONS]
+    assert (found.ran, found.same, found.verified) == (False, False, False)
+    committed.project.define("feature_views", USERS | {"description": "people"})
+    found = again(committed)
+    assert found.same
+    assert causes(found)[CauseKind.DEFINITIONS] == ["feature_views/users.yaml has changed"]
+
+
+def test_configuration(committed: Trained) -> None:
+    path = committed.root / "config/training/runtime.yaml"
+    path.write_text(path.read_text() + "entity_spine_chunk_rows: 7\n")
+    found = again(committed)
+    assert found.same
+    assert causes(found)[CauseKind.CONFIGURATION] == ["config/training/runtime.yaml has changed"]
+
+
+def test_code_and_engines(committed: Trained) -> None:
+    (committed.root / "udfs.py").write_text("x = 1\n")
+    git("add", ".")
+    git("commit", "-qm", "more")
+    run = committed.store.find("latest")
+    # As if another DuckDB had made it.
+    versions = run.facts["versions"] | {"duckdb": "1.0.0", "daedalus": "0.1.0"}
+    committed.store.append(run.run_id, "facts", {"versions": versions})
+    found = again(committed, verify_only=True)
+    was, now = run.facts["git"]["sha"][:12], git("rev-parse", "HEAD")[:12]
+    assert causes(found)[CauseKind.CODE] == [
+        f"the run was made at commit {was}, this is {now}",
+        "daedalus was 0.1.0, is 0.10.0",
+    ]
+    assert [what.split(",")[0] for what in causes(found)[CauseKind.ENGINES]] == ["duckdb was 1.0.0"]
+    assert found.verified  # none of these changes what the days are made from
+
+
+def test_sources(committed: Trained) -> None:
+    rows = [*ROWS[SECOND][:2], (5, "2026-05-02 09:00", 1, 12, "like", None)]
+    committed.project.write("events/2026-05-02.parquet", events(rows))
+    found = again(committed)
+    assert not found.same
+    assert causes(found)[CauseKind.SOURCES] == [
+        "what events reads has changed: changed: events/2026-05-02.parquet"
+    ]
+    assert found.difference is not None
+    skeleton = (
+        found.difference.days[0] if found.difference.days[0].stage == "skeleton" else found.difference.days[1]
+    )
+    examples = {column.column: column.examples for column in skeleton.columns}
+    assert {"artwork_id", "event"} <= set(examples) or skeleton.only_second == 1
+    (committed.root / "data/users/a.parquet").unlink()
+    found = again(committed)
+    assert not found.ran
+    assert "users" in found.error
+    assert any("cannot be read" in what and "users" in what for what in causes(found)[CauseKind.SOURCES])
+
+
+def test_stores(committed: Trained) -> None:
+    fill_store(committed.root, seed=1)
+    found = again(committed)
+    assert {(day.stage, day.result) for day in found.days} == {("skeleton", "same"), ("enrich", "differs")}
+    assert [what.split(" snapshot ")[0] for what in causes(found)[CauseKind.STORE]] == ["items was"]
+    assert found.difference is not None
+    assert {column.column for day in found.difference.days for column in day.columns} == {"image"}
+    shutil.rmtree(committed.root / "data/store/items.lance")
+    found = again(committed)
+    assert not found.ran
+    assert any("cannot be read" in what for what in causes(found)[CauseKind.STORE])
+
+
+def test_what_cannot_be_reproduced_says_why(plain: Trained) -> None:
+    with pytest.raises(DefinitionError, match="unknown run"):
+        again(plain)
+    broken = plain.root / "data/events/2026-05-01.parquet"
+    broken.write_bytes(b"")
+    with pytest.raises(SourceError):
+        plain.train()
+    with pytest.raises(DefinitionError, match=r"recorded no finished day.*train run that failed"):
+        again(plain)
+
+
+def test_the_commands(plain: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        code = main([*words])
+        return code, capsys.readouterr().out
+
+    plain.train()
+    run_id = get_run(plain.registry, "latest").run_id
+    code, out = run("runs", "list")
+    assert (code, run_id in out) == (0, True)
+    assert json.loads(run("runs", "list", "--service", "other", "--format", "json")[1]) == []
+    code, out = run("runs", "show", run_id[:-2])
+    assert code == 0
+    assert "config/training/runtime.yaml" in out
+    assert "2026-05-12" in out
+    shown = json.loads(run("runs", "show", "latest", "--format", "json")[1])
+    assert shown["days"][0]["columns"]["tier"]["rows"] == 2
+    assert run("runs", "show", "nobody")[0] == 2
+    code, out = run("runs", "logs", run_id, "--tail", "1")
+    assert (code, out.count("\n"), "status=succeeded" in out) == (0, 1, True)
+    code, out = run("plan", "s")
+    assert (code, "every day is up to date" in out) == (0, True)
+    assert json.loads(run("plan", "s", "--target-date", FIRST, "--format", "json")[1])["days_to_write"] == 0
+    code, out = run("reproduce", run_id, "--keep", "again")
+    assert (code, "3 days with equal content" in out) == (0, True)
+    assert run("diff-runs", run_id, "latest", "--second-root", "again")[0] == 0
+    plain.project.define("feature_views", USERS | {"delay_seconds": 86_400 * 40})
+    code, out = run("reproduce", run_id)
+    assert code == 1
+    assert "view users means something else" in out
+    assert json.loads(run("reproduce", run_id, "--verify-only", "--format", "json")[1])["verified"] is False
