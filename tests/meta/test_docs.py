@@ -200,7 +200,7 @@ def test_commands_exist_with_their_options(page):
 
 
 #: Pages whose code runs in the project of `daeda init`.
-STARTED = ("docs/pipeline.md", "docs/registry.md", "docs/lineage.md", "docs/report.md")
+STARTED = ("docs/pipeline.md", "docs/registry.md", "docs/lineage.md", "docs/report.md", "docs/records.md")
 
 
 @pytest.fixture

@@ -83,9 +83,10 @@ def _print_plan(found: RunPlan) -> None:
     if not days:
         say("nothing to do: every day is up to date")
     elif found.seconds is None:
-        say(f"{days} days to write; no past run says how long that takes")
+        say(f"{_days(days)} to write; no past run says how long that takes")
     else:
-        say(f"{days} days to write, about {found.seconds:g} s, judged by {found.estimated_from} written days")
+        past = _days(found.estimated_from)
+        say(f"{_days(days)} to write, about {found.seconds:g} s, judged by {past} that were written")
     notices(found.notices)
 
 
@@ -145,7 +146,7 @@ def _print_reproduction(found: Reproduction) -> None:
     if found.difference is not None:
         _print_days(found.difference)
     if found.same:
-        say(f"run {found.run_id} reproduced: {len(found.days)} days with equal content")
+        say(f"run {found.run_id} reproduced: {_days(len(found.days))} with equal content")
     elif found.error:
         say(f"run {found.run_id} cannot be made again: {found.error}")
     elif not found.ran:
@@ -187,7 +188,7 @@ def diff_runs(
         print_json(found.to_dict())
     else:
         _print_days(found)
-        say(f"{found.same} days are equal, {len(found.days)} differ")
+        say(f"{_days(found.same)} equal, {_days(len(found.days))} differ")
     return 1 if found.days else 0
 
 
@@ -212,6 +213,10 @@ def _print_days(found: RunDiff) -> None:
             rows.append((*place, column.column, column.rows, column.note or shown))
     if rows:
         print_table(("day", "stage", "column", "rows", "difference"), rows)
+
+
+def _days(count: int) -> str:
+    return f"{count} day" if count == 1 else f"{count} days"
 
 
 def _some(names: tuple[str, ...]) -> str:
