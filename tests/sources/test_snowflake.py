@@ -426,17 +426,19 @@ def test_a_column_renamed_at_the_source(tmp_path: Path, snowflake_server: Snowfl
         tiny(tmp_path, users_view={"source": source}).run("s")
 
 
+@pytest.mark.parametrize("moment", ["chunk", "query"])
 def test_a_connection_dropped_in_mid_result_leaves_the_days_before_as_they_were(
-    tmp_path: Path, snowflake_server: SnowflakeServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, snowflake_server: SnowflakeServer, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     monkeypatch.setattr(_snowflake_client, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(_snowflake_client, "REQUEST_SECONDS", 1)
     project = on_snowflake(tmp_path, snowflake_server)
     first = project.run("s", [DAYS[0]])
     before = first.files(DAYS[0])
     snowflake_server.chunk_rows = 1
 
     def drop(kind: str, text: str) -> None:
-        if kind == "chunk":
+        if kind == moment and (kind == "chunk" or "LIMIT 0" not in text):
             raise ConnectionError
 
     snowflake_server.fault = drop

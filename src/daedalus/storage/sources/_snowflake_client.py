@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import logging
 import re
 from pathlib import Path
@@ -178,7 +179,7 @@ class SnowflakeClient:
                     "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": "ARROW",
                 },
             )
-        except connector.errors.Error as error:
+        except _failures() as error:
             raise self._refused(error) from None
         finally:
             del params
@@ -199,10 +200,9 @@ class SnowflakeClient:
         Raises:
             SourceError: what Snowflake says, without secrets.
         """
-        connector = _connector()
         try:
             return self._connection.cursor().execute(sql)
-        except connector.errors.Error as error:
+        except _failures() as error:
             raise self._refused(error) from None
 
     def batches(self, cursor: Any) -> Iterator[Any]:
@@ -211,21 +211,15 @@ class SnowflakeClient:
         Raises:
             SourceError: a part could not be fetched.
         """
-        connector = _connector()
-        import requests
-
         try:
             yield from cursor.fetch_arrow_batches()
-        except (connector.errors.Error, requests.RequestException, OSError) as error:
+        except _failures() as error:
             raise self._refused(error) from None
 
     def close(self) -> None:
         """End the session; a server that is gone is no error."""
-        connector = _connector()
-        try:
+        with contextlib.suppress(*_failures()):
             self._connection.close(retry=False)
-        except (connector.errors.Error, OSError):
-            return
 
     def _refused(self, error: Exception) -> SourceError:
         number = getattr(error, "errno", None) or 0
@@ -241,6 +235,13 @@ class SnowflakeClient:
         elif getattr(error, "sqlstate", None) and not isinstance(error, OSError):
             hint = "Check the source's table_name or query, and the role's rights"
         return SourceError(f"Snowflake: {_without_secrets(first)}", where=self._where, hint=hint)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What the connector raises: its own errors, and those of the network that it lets through."""
+    import requests
+
+    return (_connector().errors.Error, requests.RequestException, OSError)
 
 
 def _connector() -> Any:
