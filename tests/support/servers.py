@@ -278,3 +278,50 @@ def s3_server(_s3_process: S3Server) -> Iterator[S3Server]:
     yield _s3_process
     _s3_process.fault = None
     _s3_process.key_ids = set()
+
+
+class CuttingProxy:
+    """A TCP proxy that cuts a connection in the middle of what it answers.
+
+    Args:
+        port: where the real server listens on loopback.
+        marker: a connection is cut once its client has sent these bytes ...
+        budget: ... and has been sent so many bytes since.
+    """
+
+    def __init__(self, port: int, marker: bytes, budget: int) -> None:
+        self._target = port
+        self._marker = marker
+        self._budget = budget
+        self.cuts = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+                left = [float("inf")]
+                for one, other, watched in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pump, args=(one, other, watched, left), daemon=True).start()
+
+    def _pump(self, one: socket.socket, other: socket.socket, watched: bool, left: list[float]) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(16_384):
+                if watched and self._marker in data:
+                    left[0] = self._budget
+                if not watched:
+                    left[0] -= len(data)
+                    if left[0] < 0:
+                        self.cuts += 1
+                        break
+                other.sendall(data)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+    def close(self) -> None:
+        self._listener.close()

@@ -254,6 +254,8 @@ class ObjectStoreFiles:
             self._is_folder = pattern is None
             base = self._key[: pattern.start()].rpartition("/")[0] if pattern else self._key
             below = files.get_file_info(fs.FileSelector(f"{self._bucket}/{base}".rstrip("/"), recursive=True))
+        except FileNotFoundError:
+            below = []
         except OSError as error:
             raise self._refused(error, self._key) from None
         wanted = re.compile(_as_regex(self._key)) if pattern else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import SourceError
 from daedalus.secrets import mask
+from daedalus.storage.sources.faults import backend_fault, source_error
 from daedalus.storage.sources.local_files import LocalFiles
 from daedalus.storage.sources.object_store import ObjectStoreFiles, is_object_store
 
@@ -176,6 +177,8 @@ class ParquetSource:
         try:
             rows = connection.execute(f"DESCRIBE SELECT * FROM {everything}").fetchall()
         except duckdb.Error as error:
+            if not self.is_local and backend_fault(str(error)) is not None:
+                raise source_error(error, where=self._where) from None
             raise SourceError(
                 f"{self._path} cannot be read: {mask(str(error).splitlines()[0])}",
                 where=self._where,
