@@ -16,6 +16,7 @@ from daedalus.trust.drift import drift_between
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from daedalus.catalog.facade import CatalogFacade
     from daedalus.catalog.lineage import LineageGraph
@@ -138,24 +139,35 @@ def collect_report(
         description=definition.description,
         owner=definition.owner,
         stage=stage,
-        folder=str(store.root),
-        days=tuple(_rows(one, counters.get(one.day)) for one in manifests),
+        folder=_shown(store.root, facade.project_root),
+        days=tuple(_rows(one, counters.get(one.day), _filters(graph, service)) for one in manifests),
         columns=_columns(facade, service, graph, manifests),
         graph=graph,
         notices=tuple(notices),
     )
 
 
-def _rows(manifest: DayManifest, skeleton: DayManifest | None) -> DayRows:
+def _shown(folder: Path, root: Path) -> str:
+    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+
+
+def _filters(graph: LineageGraph, service: str) -> list[str]:
+    """The operators that decide over rows, in the order in which they run."""
+    return [node.operator for node in graph.of_kind(NodeKind.ROWS) if node.service == service]
+
+
+def _rows(manifest: DayManifest, skeleton: DayManifest | None, order: list[str]) -> DayRows:
     counters = skeleton.counters if skeleton is not None else {}
+    dropped = [
+        (name.removeprefix(_DROPPED), count) for name, count in counters.items() if name.startswith(_DROPPED)
+    ]
+    places = {name: number for number, name in enumerate(order)}
+    # Filters that could not be counted apart stand together, as `a, b`.
+    dropped.sort(key=lambda one: places.get(one[0].partition(", ")[0], len(places)))
     return DayRows(
         day=manifest.day,
         rows_in=counters.get(_ROWS_IN),
-        dropped=tuple(
-            (name.removeprefix(_DROPPED), count)
-            for name, count in counters.items()
-            if name.startswith(_DROPPED)
-        ),
+        dropped=tuple(dropped),
         rows=manifest.row_count,
         size=sum(size for _, size in manifest.files),
         written_at=manifest.written_at,
@@ -267,22 +279,37 @@ def _remarks(
     nans = sum(one.nans for _, one in known)
     if nans:
         found.append(f"{nans} NaN")
-    moved = [(one.psi, day, one) for day, one in zip(days, drift, strict=True) if one is not None]
-    moved = [one for one in moved if one[2].level != "stable"]
+    return (*found, *_drift_remarks(stats, drift, since_first, days))
+
+
+def _drift_remarks(
+    stats: Sequence[ColumnStats | None],
+    drift: Sequence[Drift | None],
+    since_first: Drift | None,
+    days: Sequence[str],
+) -> list[str]:
+    """The worst day and the whole span, the larger drift first."""
+    found: list[tuple[float, str]] = []
+    moved = [
+        (one.psi, day, one)
+        for day, one in zip(days, drift, strict=True)
+        if one is not None and one.level != "stable"
+    ]
     if moved:
         worst = max(moved, key=lambda one: one[0])
         more = len(moved) - 1
         times = f", and on {more} more day{'s' * (more > 1)}" if more else ""
-        found.append(f"{worst[1]}: {_moved(worst[2])}{times}")
+        found.append((worst[0], f"{worst[1]}: {_moved(worst[2], stats)}{times}"))
     if since_first is not None and since_first.level != "stable":
-        found.append(f"first day to last: {_moved(since_first)}")
-    return tuple(found)
+        found.append((since_first.psi, f"first day to last: {_moved(since_first, stats)}"))
+    return [text for _, text in sorted(found, reverse=True)]
 
 
-def _moved(drift: Drift) -> str:
+def _moved(drift: Drift, stats: Sequence[ColumnStats | None]) -> str:
     label, before, after = drift.moved
-    word = "shifted" if drift.level == "shifted" else "drifted"
-    return f"{word}, {label} from {before:.0%} to {after:.0%} of rows (PSI {drift.psi:.2f})"
+    is_list = label != "NULL" and any(one is not None and one.lengths is not None for one in stats)
+    unit = " items" if is_list else ""
+    return f"PSI {drift.psi:.2f}, {label}{unit} from {before:.0%} to {after:.0%} of rows"
 
 
 def _constant(stats: Sequence[ColumnStats]) -> bool:

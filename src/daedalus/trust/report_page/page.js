@@ -26,7 +26,7 @@
       type: "bar", name: "dropped by " + name, x: data.days.map(d => short(d.day)), y: data.days.map(d => d.dropped[name] || 0),
       marker: { color: ["#f5a524", "#e5484d", "#7a5af8", "#12a594", "#d6409f", "#6b7a90"][n % 6] },
       hovertemplate: "%{y:,} dropped<extra>" + name.replace(/</g, "&lt;") + "</extra>" }));
-    Plotly.newPlot("rows-chart", traces, layout("", { margin: { l: 60, r: 10, t: 12, b: 34 }, showlegend: true,
+    Plotly.newPlot("rows-chart", traces, layout("", { xaxis: { type: "category", gridcolor: grid, nticks: 18, tickangle: 0, fixedrange: true }, margin: { l: 60, r: 10, t: 12, b: 34 }, showlegend: true,
       legend: { orientation: "h", y: 1.12 }, hovermode: "x unified" }), options);
   }
 
