@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daedalus.cli.profiles import print_profile
 from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -154,7 +155,12 @@ def train(
     ray_num_cpus: Annotated[
         int | None, typer.Option("--ray-num-cpus", min=1, help="CPUs of the local Ray session.")
     ] = None,
-    ray_address: Annotated[str | None, typer.Option("--ray-address", help="A running Ray cluster.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="A running Ray cluster for days and embeddings.")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time goes, operator by operator.")
+    ] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Compile, run the skeleton, then enrich.
@@ -171,6 +177,7 @@ def train(
         target_dates=days,
         stages="skeleton" if skeleton_only else "enrich" if enrich_only else "all",
         refresh=refresh,
+        profile=profile,
         options=_options(
             runtime_config_path,
             aggregation_config_path,
@@ -185,5 +192,7 @@ def train(
         return
     columns = ("day", "stage", "state", "rows", "reason")
     print_table(columns, [[day.get(column) for column in columns] for day in report["days"]])
+    if "profile" in report:
+        print_profile(report["profile"])
     say(f"output: {report['output_path']}")
     notices(report["notices"])

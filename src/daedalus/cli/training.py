@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ def run_training(
     stages: Stages = "all",
     target_dates: Sequence[date] = (),
     refresh: bool = False,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train a service of the project in the working directory; what was done, as plain data."""
     from daedalus.platform import PlatformRegistry, describe
@@ -38,9 +40,12 @@ def run_training(
             options=options,
             progress=progress,
             refresh=refresh,
+            profile=profile,
         )
-    report: dict[str, Any] = describe(result)
-    return report | {"output_path": str(result.output_path)}
+    report: dict[str, Any] = describe(replace(result, profile=None))
+    del report["profile"]
+    measured = {} if result.profile is None else {"profile": result.profile.to_dict()}
+    return report | {"output_path": str(result.output_path)} | measured
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from daedalus.metadata.days import DayManifest
     from daedalus.pipelines.day_context import DayContext
-    from daedalus.pipelines.profiling import Measure
+    from daedalus.pipelines.profiling import Measure, NoProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,10 @@ class SharedWork:
     root: Path
     profiled: bool = False
     lock_seconds: float = 0.0
+
+    def profile(self, day: dt.date) -> NoProfile:
+        """What measures the work on a day."""
+        return DayProfile("skeleton", day.isoformat()) if self.profiled else NO_PROFILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +100,9 @@ class DayWork:
         """Write the day, whole or not at all."""
         started = time.perf_counter()
         store = DayStore(shared.root, lock_seconds=shared.lock_seconds)
-        if not shared.profiled:
-            context = dataclasses.replace(shared.context, day=self.day, profile=NO_PROFILE)
-            manifest = run_skeleton_stage(context, store, self.fingerprint, report=report)
-            return Done(seconds=time.perf_counter() - started, manifest=manifest)
-        profile = DayProfile("skeleton", self.day.isoformat())
+        profile = shared.profile(self.day)
         context = dataclasses.replace(shared.context, day=self.day, profile=profile)
-        with profile.whole_day():
+        with profile.total():
             manifest = run_skeleton_stage(context, store, self.fingerprint, report=report)
         return Done(seconds=time.perf_counter() - started, manifest=manifest, measures=profile.measures())
 
@@ -132,11 +132,11 @@ class HistoryWork:
     def run(self, shared: SharedWork, report: Callable[[str], None] | None = None) -> Done:
         """Make the files; what fails here fails again in the day that needs it, which says so better."""
         started = time.perf_counter()
-        profile = DayProfile("skeleton", self.day.isoformat()) if shared.profiled else NO_PROFILE
+        profile = shared.profile(self.day)
         context = dataclasses.replace(shared.context, day=self.day, profile=profile)
         chain = HistoryChain.of(context.pipeline)
         if chain is not None:
-            with contextlib.suppress(DaedalusError, NotExactError, OSError):
+            with profile.total(), contextlib.suppress(DaedalusError, NotExactError, OSError):
                 HistoryCache(context, chain).make(self.days)
         return Done(seconds=time.perf_counter() - started, measures=profile.measures())
 

@@ -104,7 +104,7 @@ class ShardEnricher:
         if not self._plan.profiled:
             return self._run(task, NO_PROFILE)
         profile = DayProfile("enrich", task.day)
-        with profile.whole_day():
+        with profile.total():
             report = self._run(task, profile)
         return replace(report, measures=profile.measures())
 

@@ -205,7 +205,7 @@ def _run_stages(
         output_path=final.root,
         days=tuple(days),
         notices=tuple(notices),
-        profile=write_profile(root, measures) if request.profile else None,
+        profile=write_profile(root, measures, request.run_id) if request.profile else None,
     )
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 PROFILE_FOLDER = ".profiles"
-#: The step under which a day's wall and CPU time as a whole stand.
-WHOLE_DAY = "whole day"
+#: The step under which wall and CPU time as a whole stand.
+TOTAL = "total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +40,15 @@ class Measure:
     """What one step of one operator took, in one day or summed over days.
 
     Attributes:
-        step: `sql`, `plan`, `read cache`, `aggregate`, `function`, `hash`, `write` ..., or `whole day`.
+        step: `sql`, `plan`, `read cache`, `aggregate`, `function`, `hash`, `write` ..., or `total`.
         calls: how often it ran.
         wall: seconds.
-        cpu: seconds over all threads; DuckDB's own count for statements.
+        cpu: seconds over all threads.
         rows: that came out, of all calls.
         peak_memory: bytes that DuckDB held at most while it ran; None outside DuckDB.
         spilled: bytes on disk at most; None outside DuckDB.
         computes: operators whose work is part of the statement, in order.
-        plan: (DuckDB's plan step, seconds over all threads), longest first.
+        plan: (DuckDB's plan step, seconds of all threads in it, waiting included), longest first.
     """
 
     stage: str
@@ -95,6 +95,10 @@ class NoProfile:
     def watch(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Leave the connection as it is."""
 
+    def total(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing around the block."""
+        return contextlib.nullcontext()
+
     def measures(self) -> tuple[Measure, ...]:
         """None."""
         return ()
@@ -134,14 +138,21 @@ class DayProfile(NoProfile):
 
         What is measured within it, and in other threads beside it, is not counted again.
         """
-        wall, cpu = time.perf_counter(), time.process_time()
-        inside, beside = self._inside, self._beside
+        began = self._now()
         try:
             yield
         finally:
-            within = (self._inside[0] - inside[0], self._inside[1] - inside[1])
-            used = time.process_time() - cpu - (self._beside - beside) - within[1]
-            self._add(operator, step, rows, time.perf_counter() - wall - within[0], max(used, 0.0))
+            self._add(operator, step, rows, *self._since(began))
+
+    def _now(self) -> tuple[float, ...]:
+        return time.perf_counter(), time.process_time(), *self._inside, self._beside
+
+    def _since(self, began: tuple[float, ...]) -> tuple[float, float]:
+        """Wall and CPU seconds that nothing else has counted."""
+        wall, cpu, inside_wall, inside_cpu, beside = (
+            now - before for now, before in zip(self._now(), began, strict=True)
+        )
+        return max(wall - inside_wall, 0.0), max(cpu - inside_cpu - beside, 0.0)
 
     @contextlib.contextmanager
     def statement(
@@ -149,13 +160,13 @@ class DayProfile(NoProfile):
     ) -> Iterator[None]:
         """Measure the statement that the block runs to its end on a watched connection."""
         names = tuple(computes())
-        wall = time.perf_counter()
+        began = self._now()
         self._waited = None
         yield
-        took = time.perf_counter() - wall
+        wall, cpu = self._since(began)
         found = _last_statement(connection)
         if found is None:  # DESCRIBE, or rows that somebody fetches later
-            self._add(operator, "plan", 0, took, took)
+            self._add(operator, "plan", 0, wall, cpu)
             return
         plan: dict[str, float] = defaultdict(float)
         _sum_plan(found, plan)
@@ -164,8 +175,8 @@ class DayProfile(NoProfile):
             "write cache" if found["query_name"].startswith("COPY ") else "sql",
             _rows(found),
             # While a consumer works on a batch, the clock of a streaming statement runs.
-            took if self._waited is None else self._waited,
-            found.get("cpu_time") or 0.0,
+            wall if self._waited is None else self._waited,
+            cpu,
             peak_memory=found.get("system_peak_buffer_memory"),
             spilled=found.get("system_peak_temp_dir_size"),
             computes=names,
@@ -199,13 +210,13 @@ class DayProfile(NoProfile):
         connection.execute("PRAGMA enable_profiling = 'no_output'")
 
     @contextlib.contextmanager
-    def whole_day(self) -> Iterator[None]:
-        """The block is all of the day's work in this process."""
+    def total(self) -> Iterator[None]:
+        """The block is all of the work that is measured."""
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            self._add("", WHOLE_DAY, 0, time.perf_counter() - wall, time.process_time() - cpu)
+            self._add("", TOTAL, 0, time.perf_counter() - wall, time.process_time() - cpu)
 
     def add(self, measures: Iterable[Measure]) -> None:
         """Take what another process measured."""
@@ -258,21 +269,21 @@ class RunProfile:
     def to_dict(self) -> dict[str, Any]:
         """Plain data: `operators` over all days, and `days`."""
         return {
+            "path": self.path,
             "operators": [_plain(measure) for measure in self.by_operator()],
             "days": [_plain(measure) for measure in self.measures],
         }
 
 
-def write_profile(root: Path, measures: Iterable[Measure]) -> RunProfile:
-    """The profile of a run, kept as JSON under the service's output folder."""
+def write_profile(root: Path, measures: Iterable[Measure], run_id: str = "") -> RunProfile:
+    """The profile of a run, kept as JSON under the service's output folder, named after the run."""
     folder = root / PROFILE_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    began = dt.datetime.now(dt.UTC)
-    path = folder / f"{began:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}.json"
+    now = dt.datetime.now(dt.UTC)
+    path = folder / f"{run_id or f'{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}'}.json"
     profile = RunProfile(measures=summed(measures), path=str(path))
-    path.write_text(
-        json.dumps({"written_at": began.isoformat(timespec="seconds"), **profile.to_dict()}, indent=1)
-    )
+    written = {"written_at": now.isoformat(timespec="seconds"), **profile.to_dict()}
+    path.write_text(json.dumps(written, indent=1))
     return profile
 
 

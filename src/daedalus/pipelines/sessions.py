@@ -39,7 +39,7 @@ def session_tables(context: DayContext, days: Sequence[dt.date]) -> Iterator[pa.
         with duckdb_session(context.config.duckdb_settings()) as connection:
             rows = _rows(of_day, connection, sink.sessions_from)
             tick = of_day.tick
-            yield RelationGraph(connection).fetch(
+            yield RelationGraph(connection, context.profile).fetch(
                 f"SELECT CAST({session} AS VARCHAR) AS session FROM ({rows}) WHERE {session} IS NOT NULL "
                 f"AND {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} "
                 f"GROUP BY {session} ORDER BY min({ROW})",

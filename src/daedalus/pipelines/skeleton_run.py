@@ -190,10 +190,13 @@ class SkeletonRun:
 
     def _number_sessions(self, days: list[dt.date]) -> None:
         sink = self._pipeline.operators[-1]
-        if isinstance(sink, Sink) and sink.session_column:
-            number_sessions(
-                self._request.run_config.output_path, session_tables(self._context(days[0]), days)
-            )
+        if not isinstance(sink, Sink) or not sink.session_column:
+            return
+        profile = DayProfile("skeleton", "") if self._request.profile else NO_PROFILE
+        context = dataclasses.replace(self._context(days[0]), profile=profile)
+        with profile.total(), profile.shared(sink.name, "number sessions"):
+            number_sessions(self._request.run_config.output_path, session_tables(context, days))
+        self.measures += profile.measures()
 
     def _computed(self, stale: list[DayWork]) -> Iterator[tuple[DayWork, DayManifest, float]]:
         """Each day with its seconds when it is written, in the order in which they are done."""
@@ -210,8 +213,7 @@ class SkeletonRun:
 
         with contextlib.closing(found) as workers:
             self._make_history(workers, shared, stale, count)
-            with self._measured("number sessions"):
-                self._number_sessions([one.day for one in stale])
+            self._number_sessions([one.day for one in stale])
             with contextlib.closing(workers.each(shared, stale, report)) as outcomes:
                 for index, done in outcomes:
                     finished += 1
@@ -219,14 +221,6 @@ class SkeletonRun:
                     report(index, "written")
                     if done.manifest is not None:
                         yield stale[index], done.manifest, done.seconds
-
-    @contextlib.contextmanager
-    def _measured(self, step: str) -> Iterator[None]:
-        """What this process does for all days together."""
-        profile = DayProfile("skeleton", "") if self._request.profile else NO_PROFILE
-        with profile.shared("sink", step):
-            yield
-        self.measures += profile.measures()
 
     def _make_history(self, workers: Workers, shared: SharedWork, stale: list[DayWork], count: int) -> None:
         """What days side by side share, before any of them: each would make it for itself."""

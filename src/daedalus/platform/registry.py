@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from daedalus.catalog.registry import FeatureCatalog
-    from daedalus.pipelines.executor import ExecutionResult
+    from daedalus.pipelines.executor import ExecutionRequest, ExecutionResult
     from daedalus.pipelines.explain import Explanation
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
@@ -225,39 +225,58 @@ class PlatformRegistry:
         options: RunOptions | None = None,
         progress: Callable[..., None] | None = None,
         refresh: bool = False,
+        profile: bool = False,
     ) -> ExecutionResult:
         """Compile, then run skeleton and enrich; no `target_dates` is every day of the configured months.
 
         The run is recorded under the run root; one that cannot be recorded does not begin. Days that were read from
-        a database stand as they are unless `refresh` has it read again.
+        a database stand as they are unless `refresh` has it read again. `profile` measures where the time goes.
         """
-        from daedalus.pipelines.executor import ExecutionRequest, run_pipeline
-        from daedalus.platform.openlineage import lineage_events
-        from daedalus.platform.records import recorded_run
+        from daedalus.pipelines.executor import ExecutionRequest
 
         config = self.config(options)
         pipeline = self.pipeline(service, config)
-        request = {
+        asked = {
             "target_dates": [day.isoformat() for day in target_dates],
             "stages": stages,
             **({"refresh": True} if refresh else {}),
             **(options or RunOptions()).to_dict(),
         }
+        return self.run_recorded(
+            ExecutionRequest(
+                pipeline=pipeline,
+                run_config=config,
+                catalog=self._catalog(config),
+                target_dates=tuple(target_dates),
+                stages=stages,
+                progress=progress,
+                refresh=refresh,
+                profile=profile,
+            ),
+            kind="train",
+            asked=asked,
+        )
+
+    def run_recorded(
+        self,
+        request: ExecutionRequest,
+        *,
+        kind: str,
+        asked: Mapping[str, Any],
+        facts: Mapping[str, Any] | None = None,
+    ) -> ExecutionResult:
+        """Run the stages of a pipeline, recorded as one run; `asked` is what was asked for, as plain data."""
+        from daedalus.pipelines.executor import run_pipeline
+        from daedalus.platform.openlineage import lineage_events
+        from daedalus.platform.records import recorded_run
+
+        service, config = request.pipeline.service, request.run_config
         with (
-            recorded_run(self, kind="train", service=service, config=config, request=request) as run,
+            recorded_run(self, kind=kind, service=service, config=config, request=asked, facts=facts) as run,
             lineage_events(self, service, config, run.run_id) as lineage,
         ):
             result = run_pipeline(
-                ExecutionRequest(
-                    pipeline=pipeline,
-                    run_config=config,
-                    catalog=self._catalog(config),
-                    target_dates=tuple(target_dates),
-                    stages=stages,
-                    progress=run.watching(progress),
-                    run_id=run.run_id,
-                    refresh=refresh,
-                )
+                replace(request, progress=run.watching(request.progress), run_id=run.run_id)
             )
             run.record_days(result)
             lineage.finished(result)
