@@ -132,7 +132,7 @@ class _Walk:
         source = view.source
         time = source.timestamp_field
         made.time = self._field(view, time) if time else ""
-        rows = self._rows(scan, scan.time_range.value)
+        rows = self._rows(scan, f"scan: {scan.time_range.value}")
         if time and scan.time_range is not TimeRange.ALL:
             self._edge(made.time, rows, Role.TIME, "window")
         if scan.predicate:
@@ -163,6 +163,9 @@ class _Walk:
             for name in scan.columns:
                 columns[name] = self._made(scan, name, f"numbers {sink.session_column}")
                 self._edge(session, columns[name], Role.VALUE, "numbering")
+                if sessions is not None:  # in order of their first row
+                    self._edge(sessions.time, columns[name], Role.TIME, "numbering")
+                    self._edge(sessions.rows, columns[name], Role.ROWS)
         return _Relation(columns)
 
     def _field(self, view: FeatureViewDef, name: str) -> str:
