@@ -169,9 +169,9 @@ def diff_runs(
     examples: Annotated[int, typer.Option("--examples", min=0, help="Rows to show per column.")] = 3,
     output: FormatOption = Format.TABLE,
 ) -> int:
-    """Show where the results of two runs differ: days, columns, rows.
+    """Show the days, columns and rows that differ.
 
-    Exit code 1 when they do.
+    Of what two runs made. Exit code 1 when they do.
     """
     from daedalus.platform import PlatformRegistry
     from daedalus.platform.run_diff import diff_runs as compare

@@ -19,7 +19,7 @@ from daedalus.pipelines.skeleton_run import SkeletonRun, _why_stale
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.metadata.days import DayManifest
@@ -53,6 +53,7 @@ class RunInputs:
         catalog: the definitions.
         config: its `output_root` is where days are looked for.
         target_dates: the days; empty is every day of the configured months that has events.
+        pins: by view, what an earlier run recorded of its source: a lake is looked at as of that snapshot.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class RunInputs:
         catalog: FeatureCatalog,
         config: TrainingRunConfig,
         target_dates: Iterable[dt.date] = (),
+        *,
+        pins: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._config = config
@@ -69,7 +72,7 @@ class RunInputs:
         )
         root = config.output_path / pipeline.service
         self._skeleton, self._enriched = DayStore(root / "skeleton"), DayStore(root / "enriched")
-        self._sources = RunSources(catalog, config)
+        self._sources = RunSources(catalog, config, pins)
         self._run = SkeletonRun(
             request, catalog, self._sources, self._skeleton, connect=_nothing, notify=_unheard
         )

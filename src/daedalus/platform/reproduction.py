@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError, DefinitionError
+from daedalus.metadata.store import MetadataStore
 from daedalus.pipelines.operators import OperatorPipeline, Sink, SinkFormat
-from daedalus.pipelines.records import TrainingRunRecord
+from daedalus.pipelines.records import TrainingRunRecord, lake_pins
 from daedalus.platform.causes import Cause, CauseKind, input_causes, project_causes, without_repeats
-from daedalus.platform.records import metadata_store, recorded_run
+from daedalus.platform.records import metadata_store
 from daedalus.platform.run_diff import compare_records
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from daedalus.pipelines.executor import RunProgress
     from daedalus.pipelines.settings import TrainingRunConfig
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.registry import PlatformRegistry, RunOptions, Stages
     from daedalus.platform.run_diff import RunDiff
 
 _STAGES = ("skeleton", "enrich")
@@ -215,7 +216,8 @@ def _verified(
     if version != record.version:
         what = f"service {record.service} was version {record.version}, is {version}"
         found.append(Cause(kind=CauseKind.DEFINITIONS, what=what, decides=False))
-    with contextlib.closing(RunInputs(pipeline, catalog, config, _dates(record))) as inputs:
+    pins = lake_pins(record.sources)
+    with contextlib.closing(RunInputs(pipeline, catalog, config, _dates(record), pins=pins)) as inputs:
         return [*found, *input_causes(registry, record, inputs, config)]
 
 
@@ -228,32 +230,26 @@ def _run_again(
     options: RunOptions,
     progress: Callable[[RunProgress], None] | None,
 ) -> TrainingRunRecord:
-    from daedalus.pipelines.executor import ExecutionRequest, run_pipeline
+    from daedalus.pipelines.executor import ExecutionRequest
 
-    stages = "all" if any(day.stage == "enrich" for day in record.days) else "skeleton"
     days = _dates(record)
-    request = {"target_dates": [day.isoformat() for day in days], "stages": stages, **options.to_dict()}
-    with recorded_run(
-        registry,
+    stages: Stages = "all" if any(day.stage == "enrich" for day in record.days) else "skeleton"
+    result = registry.run_recorded(
+        ExecutionRequest(
+            pipeline=pipeline,
+            run_config=config,
+            catalog=registry.facade(config).catalog,
+            target_dates=days,
+            stages=stages,
+            progress=progress,
+            pins=lake_pins(record.sources),
+        ),
         kind="reproduce",
-        service=record.service,
-        config=config,
-        request=request,
+        asked={"target_dates": [day.isoformat() for day in days], "stages": stages, **options.to_dict()},
         facts={"reproduces": record.run_id},
-    ) as run:
-        result = run_pipeline(
-            ExecutionRequest(
-                pipeline=pipeline,
-                run_config=config,
-                catalog=registry.facade(config).catalog,
-                target_dates=days,
-                stages="all" if stages == "all" else "skeleton",
-                progress=run.watching(progress),
-                run_id=run.run_id,
-            )
-        )
-        run.record_days(result)
-    return TrainingRunRecord.of(run.store.find(run.run_id), run.store)
+    )
+    store = MetadataStore(config.output_path)
+    return TrainingRunRecord.of(store.find(result.run_id), store)
 
 
 def _dates(record: TrainingRunRecord) -> tuple[dt.date, ...]:
