@@ -2,9 +2,11 @@
 
     DaedalusError
     ├── DefinitionError      a view, service, entity, spec or setting is wrong; may carry several problems
+    │   └── ParameterError   a call names or sets something that is not there or not allowed
     ├── CompileError         definitions are fine, but do not make a runnable pipeline
     ├── ExecutionError       a run failed; carries the day and the operator
-    │   └── SourceError      a source cannot be read or does not hold what its view declares
+    │   ├── SourceError      a source cannot be read or does not hold what its view declares
+    │   └── BusyError        something else is at it; carries the run that is
     └── MissingExtraError    an optional stack is not installed
 
 The attributes come first and the message is built from them, so each surface can render the same error its
@@ -112,6 +114,10 @@ class DefinitionError(DaedalusError):
         return super().to_dict() | {"problems": [problem.to_dict() for problem in self.problems]}
 
 
+class ParameterError(DefinitionError):
+    """A call's parameter is wrong: of the wrong type, out of range, or it names what is not there."""
+
+
 class CompileError(DaedalusError):
     """The definitions do not make a runnable pipeline, or a pipeline YAML was edited into a wrong one."""
 
@@ -144,6 +150,24 @@ class ExecutionError(DaedalusError):
 
 class SourceError(ExecutionError):
     """A source cannot be read, or does not hold what its view declares."""
+
+
+class BusyError(ExecutionError):
+    """Something else is at it, or there is no place to wait.
+
+    Attributes:
+        run_id: the run that is at it, when one is known.
+    """
+
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", day: str = "", run_id: str = ""
+    ) -> None:
+        super().__init__(what, where=where, hint=hint, day=day)
+        self.run_id = run_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as plain data, with the run."""
+        return super().to_dict() | {"run_id": self.run_id}
 
 
 class MissingExtraError(DaedalusError, ImportError):
