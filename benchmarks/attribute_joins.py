@@ -162,8 +162,9 @@ def request_of(job: Job) -> Any:
 def our_joins(job: Job) -> Callable[[], Any]:
     import pyarrow as pa
 
-    from daedalus.pipelines.day_relations import DayRelations
-    from daedalus.pipelines.day_stream import DayStream, without_positions
+    from daedalus.pipelines.day_lookups import prepared_stream
+    from daedalus.pipelines.day_resources import day_resources
+    from daedalus.pipelines.day_stream import without_positions
     from daedalus.pipelines.duckdb_session import duckdb_session
     from daedalus.pipelines.run_sources import RunSources
     from daedalus.pipelines.skeleton_run import day_context
@@ -176,9 +177,12 @@ def our_joins(job: Job) -> Callable[[], Any]:
         sources = RunSources(request.catalog, config)
         for day in request.target_dates:
             context = day_context(request.pipeline, request.catalog, config, sources, day)
-            with duckdb_session(config.duckdb_settings()) as connection:
-                stream = DayStream(context, DayRelations(context, connection))
-                stream.prepare()
+            settings = config.duckdb_settings()
+            with (
+                duckdb_session(settings) as connection,
+                day_resources(connection, settings) as resources,
+            ):
+                stream = prepared_stream(context, connection, resources)
                 tables += [without_positions(table) for table in stream.tables()]
         return pa.concat_tables(tables)
 

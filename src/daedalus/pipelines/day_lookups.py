@@ -1,0 +1,245 @@
+"""A day whose lookups as of a time are set beside its finished rows.
+
+Rows get the code of their key once. Of each view's versions, read as a stream, those are held that a row of the
+day can find: the newest that was available before the day's first row, and all that became available since. A
+binary search per row then finds its version, and Arrow takes the values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from daedalus.pipelines.day_counts import NULL_KEY
+from daedalus.pipelines.day_relations import DayRelations
+from daedalus.pipelines.day_stream import DayStream
+from daedalus.pipelines.lookup_kernels import best_so_far, find_versions, starts_of
+from daedalus.pipelines.lookup_plan import LookupPlan
+from daedalus.pipelines.lookup_versions import TooManyVersionsError, VersionReader
+from daedalus.pipelines.operators import ROW, TICK
+from daedalus.storage.embedding_kernels import compiled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import duckdb
+    from numpy.typing import NDArray
+
+    from daedalus.pipelines.day_aggregates import Resources
+    from daedalus.pipelines.day_context import DayContext
+    from daedalus.pipelines.lookup_plan import Lookup
+    from daedalus.pipelines.lookup_versions import Versions
+    from daedalus.pipelines.relation_graph import RelationGraph
+
+#: Of the memory that aggregation may use, what versions may take beside it.
+_SHARE = 0.5
+
+
+def prepared_stream(
+    context: DayContext, connection: duckdb.DuckDBPyConnection, resources: Resources
+) -> DayStream:
+    """The day's stream of rows, everything before it done; lookups in SQL where their versions take too much memory."""
+    plan = LookupPlan.of(context.pipeline, context.catalog)
+    if plan is not None:
+        beside = LookupStream(context, connection, resources, plan)
+        try:
+            beside.prepare()
+        except TooManyVersionsError:
+            beside.drop()
+        else:
+            return beside
+    stream = DayStream(context, DayRelations(context, connection), resources)
+    stream.prepare()
+    return stream
+
+
+class LookupStream(DayStream):
+    """The rows of a day without its lookups, and these beside them.
+
+    Args:
+        context: the day, with the whole pipeline.
+        connection: its own.
+        resources: memory, disk and threads.
+        plan: what is set beside the rows.
+    """
+
+    def __init__(
+        self,
+        context: DayContext,
+        connection: duckdb.DuckDBPyConnection,
+        resources: Resources,
+        plan: LookupPlan,
+    ) -> None:
+        inner = replace(context, pipeline=plan.pipeline)
+        relations = DayRelations(inner, connection)
+        relations.keep_too(plan.rows)
+        super().__init__(inner, relations, resources)
+        self._plan = plan
+        self._memory = int(resources.memory * _SHARE)
+        self._found: list[FoundVersions] = []
+
+    def prepare(self) -> None:
+        """Run everything before the stream, and read the versions.
+
+        Raises:
+            TooManyVersionsError: they do not fit into memory.
+        """
+        super().prepare()
+        keys = [tuple(left for left, _ in one.operator.on) for one in self._plan.lookups]
+        with self._context.profile.shared(self._plan.rows, "keys"):
+            self._keyed = KeyedRows(self._graph, self._plan.rows, keys)
+        left = self._memory
+        for lookup in self._plan.lookups:
+            with self._context.profile.shared(lookup.operator.name, "versions"):
+                found = FoundVersions(lookup, self._keyed, self._relations, left)
+            left -= found.size
+            self._found.append(found)
+
+    def drop(self) -> None:
+        """Let go of the tables."""
+        for operator in self._plan.pipeline:
+            if self._graph.knows(operator.output):
+                self._graph.drop(operator.output)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The finished rows in order, with their positions."""
+        for chunk in super().tables():
+            yield self._with_values(chunk)
+
+    def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
+        """The counters of the other operators, and the NULL keys of the lookups."""
+        counted = super().counters(rows_out, nulls)
+        return counted | {NULL_KEY + name: count for name, count in self._keyed.nulls.items()}
+
+    def _with_values(self, chunk: pa.Table) -> pa.Table:
+        places = self._keyed.places(chunk[ROW].to_numpy())
+        values: dict[str, pa.ChunkedArray] = {}
+        for found in self._found:
+            with self._context.profile.shared(found.name, "lookup", chunk.num_rows):
+                values |= found.values(places)
+        return self._plan.held.beside(chunk, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One set of key columns, over all rows.
+
+    Attributes:
+        codes: per row the number of its key; -1 where a part of it is NULL.
+        distinct: one row per number, columns `k0`, `k1` ... and `code`.
+    """
+
+    codes: NDArray[np.int64]
+    distinct: pa.Table
+
+
+class KeyedRows:
+    """Positions, times and keys of a kept relation's rows.
+
+    Args:
+        graph: reads them.
+        relation: its name.
+        keys: sets of key columns.
+    """
+
+    def __init__(self, graph: RelationGraph, relation: str, keys: Sequence[tuple[str, ...]]) -> None:
+        names = list(dict.fromkeys(name for one in keys for name in one))
+        graph.keep(relation)
+        rows = graph.arrow(relation, [name for name in names if name not in (ROW, TICK)] + [ROW, TICK])
+        self.rows: NDArray[np.int64] = rows[ROW].to_numpy()
+        # A row without a time finds nothing.
+        self.times: NDArray[np.int64] = rows[TICK].fill_null(np.iinfo(np.int64).min).to_numpy()
+        self.nulls = {name: rows[name].null_count for name in names}
+        self._keys = {one: _numbered(rows, one) for one in dict.fromkeys(keys)}
+
+    def keys(self, names: tuple[str, ...]) -> Keys:
+        """The rows' keys of these columns."""
+        return self._keys[names]
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where rows with these positions stand."""
+        return np.searchsorted(self.rows, rows)
+
+
+def _numbered(rows: pa.Table, names: tuple[str, ...]) -> Keys:
+    """Number the distinct keys, column by column."""
+    codes: NDArray[np.int64] = np.zeros(rows.num_rows, np.int64)
+    known: NDArray[np.bool_] = np.ones(rows.num_rows, np.bool_)
+    parts: list[pa.Array] = []
+    for name in names:
+        encoded = _encoded(rows[name])
+        numbers = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        known &= rows[name].is_valid().to_numpy()
+        pairs = _encoded(pa.chunked_array([pa.array(codes * max(len(encoded.dictionary), 1) + numbers)]))
+        codes = pairs.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        both = pairs.dictionary.to_numpy(zero_copy_only=False)
+        earlier = pa.array(both // max(len(encoded.dictionary), 1))
+        parts = [part.take(earlier) for part in parts]
+        parts.append(encoded.dictionary.take(pa.array(both % max(len(encoded.dictionary), 1))))
+    columns = {f"k{n}": part for n, part in enumerate(parts)}
+    distinct = pa.table(columns | {"code": pa.array(np.arange(len(parts[0]), dtype=np.int64))})
+    return Keys(np.where(known, codes, -1), distinct)
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    whole = column.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0) if whole.num_chunks else pa.array([], whole.type)
+    encoded = whole.dictionary_encode()
+    if len(encoded.dictionary) == 0:  # all NULL: one key that nothing has
+        nothing = pa.nulls(1, encoded.dictionary.type)
+        return pa.DictionaryArray.from_arrays(encoded.indices, nothing)
+    return encoded
+
+
+class FoundVersions:
+    """One lookup, ready to be searched.
+
+    Args:
+        lookup: what to look up.
+        keyed: the rows.
+        relations: reads the versions.
+        memory: bytes that they may take.
+
+    Attributes:
+        size: bytes that they take.
+    """
+
+    def __init__(self, lookup: Lookup, keyed: KeyedRows, relations: DayRelations, memory: int) -> None:
+        self.name = lookup.operator.name
+        keys = keyed.keys(tuple(left for left, _ in lookup.operator.on))
+        versions = VersionReader(lookup, keys.distinct, keyed.times, relations, memory).read()
+        self._codes = keys.codes
+        self._times = keyed.times
+        self._versions = versions
+        count = len(versions.codes)
+        self._starts = np.empty(keys.distinct.num_rows + 1, np.int64)
+        self._best = np.empty(count, np.int64)
+        compiled(starts_of)(versions.codes, self._starts)
+        compiled(best_so_far)(versions.codes, versions.ticks, versions.ranks, self._best)
+        ttl = lookup.operator.ttl_seconds
+        self._alive = -1 if ttl is None else relations.context.tick.of(ttl)
+        self.size = _size(versions)
+
+    def values(self, places: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
+        """The looked-up columns of the rows at these places, by the names that the join gives them."""
+        found = np.empty(len(places), np.int64)
+        compiled(find_versions)(
+            self._codes[places],
+            self._times[places],
+            self._starts,
+            self._versions.available,
+            self._best,
+            self._versions.ticks,
+            self._alive,
+            found,
+        )
+        taken = self._versions.values.take(pa.array(found))
+        return dict(zip(taken.column_names, taken.columns, strict=True))
+
+
+def _size(versions: Versions) -> int:
+    return int(versions.values.nbytes) + 40 * len(versions.codes)

@@ -1,0 +1,231 @@
+"""The versions of a view that some row of a day can find, read as a stream and held in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from daedalus.pipelines.lookup_kernels import may_be_found, tied
+from daedalus.pipelines.operator_sql import column_sql
+from daedalus.pipelines.operators import TICK
+from daedalus.pipelines.visibility import created_ticks
+from daedalus.sql.identifiers import quote_ident
+from daedalus.storage.embedding_kernels import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daedalus.pipelines.day_relations import DayRelations
+    from daedalus.pipelines.lookup_plan import Lookup
+
+_BATCH_ROWS = 131_072
+#: Fewer held versions are not worth sifting again.
+_SIFTED = 500_000
+_CODE, _AVAILABLE, _RANK = "__code", "__available", "__rank"
+_EARLIEST = np.iinfo(np.int64).min
+
+
+class TooManyVersionsError(Exception):
+    """The versions that a day can find do not fit into the memory that it may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Versions, sorted by key and the time they became available.
+
+    Attributes:
+        codes: the number of each version's key.
+        ticks: its own time.
+        available: the instant before which no row finds it.
+        ranks: the total order among versions of equal time; 0 where there is but one.
+        values: the columns that it gives to a row, and a last row: what a row without a version gets.
+    """
+
+    codes: NDArray[np.int64]
+    ticks: NDArray[np.int64]
+    available: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    values: pa.Table
+
+
+class VersionReader:
+    """Reads the versions of one lookup.
+
+    Args:
+        lookup: what to look up.
+        keys: the distinct keys of the rows, and their `code`.
+        times: of the rows, in ticks.
+        relations: the day's.
+        memory: bytes that the versions may take.
+    """
+
+    def __init__(
+        self, lookup: Lookup, keys: pa.Table, times: NDArray[np.int64], relations: DayRelations, memory: int
+    ) -> None:
+        self._lookup = lookup
+        self._name = lookup.operator.name
+        self._keys = keys
+        self._relations = relations
+        self._graph = relations.graph
+        self._memory = memory
+        self._low = int(times.min()) if len(times) else 0
+        self._high = int(times.max()) if len(times) else 0
+        self._base, self._reader = relations.scan_rows(lookup.scan)
+        self._newest: NDArray[np.int64] = np.full(keys.num_rows, _EARLIEST, np.int64)
+
+    def read(self) -> Versions:
+        """The versions.
+
+        Raises:
+            TooManyVersionsError: they take more memory than they may.
+        """
+        connection, registered = self._graph.connection, f"__keys_of_{self._name}"
+        connection.register(registered, self._keys)
+        try:
+            table = self._streamed(self._versions_sql(registered))
+            codes, ticks = _numbers(table, _CODE), _numbers(table, TICK)
+            order = np.lexsort((ticks, codes))
+            among_equals = tied(codes[order], ticks[order])
+            if among_equals.any():
+                table = self._with_ranks(table, order[among_equals], registered)
+        finally:
+            connection.unregister(registered)
+        return self._sorted(table)
+
+    def _sorted(self, table: pa.Table) -> Versions:
+        codes, available = _numbers(table, _CODE), _numbers(table, _AVAILABLE)
+        order = np.lexsort((available, codes))
+        names = [name for name, _ in self._lookup.operator.columns if name in table.column_names]
+        values = pa.concat_tables([table.select(names).take(pa.array(order)), self._missing(names)])
+        ranks = _numbers(table, _RANK)[order] if _RANK in table.column_names else np.zeros_like(codes)
+        return Versions(
+            codes[order], _numbers(table, TICK)[order], available[order], ranks, values.combine_chunks()
+        )
+
+    # ------------------------------------------------------------------ SQL
+
+    def _versions_sql(self, keys: str, ranked: str = "") -> str:
+        """A SELECT of code, times and values of the versions of the rows' keys, in any order.
+
+        Args:
+            keys: the registered keys.
+            ranked: a registered relation of (code, time): only these, numbered in the view's total order.
+        """
+        operator = self._lookup.operator
+        tick = self._relations.context.tick
+        available = f"{TICK} + {tick.of(operator.delay_seconds)}"
+        known = [f"{TICK} IS NOT NULL"]
+        if operator.created_column:
+            created = self._created()
+            available = f"greatest({available}, {created})"
+            known.append(f"{created} IS NOT NULL")
+        pairs = " AND ".join(
+            f"b.{quote_ident(right)} = k.k{number}" for number, (_, right) in enumerate(operator.on)
+        )
+        rows = (
+            f"SELECT k.code AS {_CODE}, b.* FROM ({self._base}) AS b "
+            f"JOIN {quote_ident(keys)} AS k ON {pairs} WHERE {' AND '.join(known)}"
+        )
+        rank = ""
+        if ranked:
+            rank = f", row_number() OVER (ORDER BY {self._reader.order_sql()}) AS {_RANK}"
+            pairs = f"v.{_CODE} = t.c AND v.{TICK} = t.t"
+            rows = f"SELECT v.* FROM ({rows}) AS v SEMI JOIN {quote_ident(ranked)} AS t ON {pairs}"
+        named = ", ".join(
+            [_CODE, TICK, f"{available} AS {_AVAILABLE}{rank}"]
+            + [f"{quote_ident(column)} AS {quote_ident(name)}" for name, column in operator.columns]
+        )
+        values = ", ".join([_CODE, TICK, _AVAILABLE, *([_RANK] if ranked else []), *self._values()])
+        return f"SELECT {values} FROM (SELECT {named} FROM ({rows})) WHERE {_AVAILABLE} < {self._high}"
+
+    def _created(self) -> str:
+        operator, view = self._lookup.operator, self._reader.view
+        dtype = self._reader.columns[operator.created_column].dtype
+        per_second = self._relations.context.ticks_per_second
+        return created_ticks(
+            quote_ident(operator.created_column), dtype, view.source.timestamp_unit, per_second
+        )
+
+    def _values(self) -> list[str]:
+        """The output's expressions over the looked-up columns, under the names that the join gives them."""
+        pairs = dict(self._lookup.operator.columns)
+        types = {name: self._reader.columns[column].dtype for name, column in pairs.items()}
+        absent = frozenset(name for name, column in pairs.items() if self._reader.columns[column].absent)
+        by_source = {column.sql: column for column in self._lookup.columns}
+        found = []
+        for name in types:
+            column = by_source.get(quote_ident(name))
+            if column is not None:
+                found.append(f"{column_sql(column, types, absent, self._name)} AS {quote_ident(name)}")
+        return found
+
+    def _missing(self, names: list[str]) -> pa.Table:
+        """One row: the values of a row without a version."""
+        nulls = ", ".join(
+            f"CAST(NULL AS {self._reader.columns[column].dtype}) AS {quote_ident(name)}"
+            for name, column in self._lookup.operator.columns
+        )
+        values = self._values()
+        if not values:
+            return pa.table({name: pa.nulls(1) for name in names})
+        return self._graph.fetch(f"SELECT {', '.join(values)} FROM (SELECT {nulls})", self._name)
+
+    # ------------------------------------------------------------------ reading
+
+    def _streamed(self, sql: str) -> pa.Table:
+        reader = self._graph.stream(sql, self._name, _BATCH_ROWS)
+        held = reader.schema.empty_table()
+        limit = _SIFTED
+        for batch in reader:
+            part = self._sifted(pa.Table.from_batches([batch]))
+            held = pa.concat_tables([held, part])
+            if held.num_rows > limit:
+                held = self._sifted(held)
+                limit = max(_SIFTED, 2 * held.num_rows)
+                self._check(held)
+        held = self._sifted(held)
+        self._check(held)
+        return held.combine_chunks()
+
+    def _sifted(self, table: pa.Table) -> pa.Table:
+        """The versions that a row may find, as far as is known by now."""
+        wanted = np.empty(table.num_rows, np.bool_)
+        compiled(may_be_found)(
+            _numbers(table, _CODE),
+            _numbers(table, TICK),
+            _numbers(table, _AVAILABLE),
+            self._low,
+            self._newest,
+            wanted,
+        )
+        return table if wanted.all() else table.filter(pa.array(wanted))
+
+    def _check(self, held: pa.Table) -> None:
+        if held.nbytes > self._memory:
+            raise TooManyVersionsError
+
+    def _with_ranks(self, table: pa.Table, tied_at: NDArray[np.int64], keys: str) -> pa.Table:
+        """The versions, those of one key and time numbered by the view's total order."""
+        pairs = pa.table(
+            {"c": _numbers(table, _CODE)[tied_at], "t": _numbers(table, TICK)[tied_at]}
+        ).group_by(["c", "t"])
+        registered = f"__tied_of_{self._name}"
+        self._graph.connection.register(registered, pairs.aggregate([]))
+        try:
+            ranked = self._graph.fetch(self._versions_sql(keys, registered), self._name)
+        finally:
+            self._graph.connection.unregister(registered)
+        alone = np.ones(table.num_rows, np.bool_)
+        alone[tied_at] = False
+        others = table.filter(pa.array(alone))
+        zeros = pa.array(np.zeros(others.num_rows, np.int64))
+        others = others.append_column(_RANK, zeros).select(ranked.column_names)
+        return pa.concat_tables([others, ranked]).combine_chunks()
+
+
+def _numbers(table: pa.Table, name: str) -> NDArray[np.int64]:
+    column = table[name]
+    return column.to_numpy() if column.num_chunks != 1 else column.chunk(0).to_numpy()
