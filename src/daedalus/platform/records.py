@@ -52,6 +52,7 @@ class RunRecorder:
         self._root = config.output_path / service
         self._roots = (config.source_root, str(config.project_root))
         self._told = 0.0
+        self._stage_since = time.monotonic()
         self._fingerprints: dict[tuple[str, str], dict[str, Any]] = {}
 
     def facts(self, **facts: Any) -> None:
@@ -83,6 +84,7 @@ class RunRecorder:
                     total=step.total,
                 )
             if written:
+                self._stage_since = time.monotonic()
                 self.record_day(step.stage, step.day, state="written")
             if progress is not None:
                 progress(step)
@@ -103,13 +105,16 @@ class RunRecorder:
 
     def record_days(self, result: ExecutionResult) -> None:
         """Record every day of a finished run, what the days were made from, and their sums."""
+        enriched = [day for day in result.days if day.stage == "enrich" and day.state == "written"]
+        # Enrichment makes all days' shards in one pool: each day gets its share of the stage's time.
+        share = (time.monotonic() - self._stage_since) / max(len(enriched), 1)
         for day in result.days:
             self.record_day(
                 day.stage,
                 day.day,
                 state=day.state,
                 reason=day.reason,
-                seconds=round(day.seconds, 3),
+                seconds=round(day.seconds or (share if day in enriched else 0.0), 3),
                 rows=day.rows,
                 content_hash=day.content_hash,
                 **({} if day.snapshot is None else {"snapshot": day.snapshot}),
