@@ -84,6 +84,7 @@ def test_the_record_of_a_run(enriched: Trained) -> None:
         )
         assert all((folder / f"dt={day.day}" / name).stat().st_size == size for name, size in day.files)
         assert (day.state, day.reason) == ("written", "not there yet")
+        assert day.seconds > 0
     enriched_day = record.day("enrich", DAYS[1])
     assert enriched_day is not None
     image = enriched_day.columns["image"]
@@ -138,7 +139,7 @@ def test_definitions_and_sessions_never_stand_there(enriched: Trained) -> None:
         b"hist.event",
         b"field_mapping",
         b"op_kind",
-        b"qid_map.parquet",
+        b"qid_map",
     ):
         assert secret not in raw
     with sqlite3.connect(enriched.store.path) as connection:

@@ -192,6 +192,7 @@ def input_digests(fingerprint: Mapping[str, Any], roots: Iterable[str]) -> dict[
         digests["sources"] = {
             scan: digest(_text(portable(identity, roots)))
             for scan, identity in fingerprint["sources"].items()
+            if identity  # the session map is the run's own
         }
     return digests | ({"stores": fingerprint["stores"]} if "stores" in fingerprint else {})
 
@@ -210,7 +211,7 @@ def source_items(fingerprints: Iterable[Mapping[str, Any]], roots: Iterable[str]
             # What a database was read at: its place alone, which the scans give, says nothing of its rows.
             item = {**snapshot["record"], "exact": snapshot["exact"]}
             found.setdefault(view, {})[_text(item)] = item
-    return {scan: list(items.values()) for scan, items in sorted(found.items())}
+    return {scan: list(items.values()) for scan, items in sorted(found.items()) if items}
 
 
 def lake_pins(sources: Mapping[str, Iterable[Any]]) -> dict[str, Mapping[str, Any]]:
