@@ -138,6 +138,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "output": texts,
     "engine": st.sampled_from(list(ops.Engine)),
     "time_range": st.sampled_from(list(ops.TimeRange)),
+    "qid": st.sampled_from(list(ops.QidKind)),
+    "format": st.sampled_from(list(ops.SinkFormat)),
     "keep": st.none() | st.sampled_from(list(ops.Keep)),
     "lookback_seconds": seconds,
     "delay_seconds": seconds,
