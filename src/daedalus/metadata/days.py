@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from daedalus.errors import ExecutionError
+from daedalus.errors import BusyError, ExecutionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +122,7 @@ class DayStore:
         that is gone leaves behind.
 
         Raises:
-            ExecutionError: another run holds the day; the message says which process on which host.
+            BusyError: another run holds the day; the message says which process on which host.
         """
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class DayStore:
         except Timeout:
             owner = _read_text(owner_file) or "another run"
             left = f"if its host is gone, remove {lock.lock_file}"
-            raise ExecutionError(
+            raise BusyError(
                 f"this day is being written by {owner}",
                 where=str(self.path(day)),
                 hint="Wait for it, or stop it; "

@@ -6,7 +6,7 @@
 A run is a row; everything that happens to it is a row in `events`: its status, its days, facts that are known
 later, notes of others. No row is ever changed or removed: triggers refuse it. Each append is a transaction of its
 own, flushed to disk, and waits for those of other processes. A run without an end whose process is gone is
-`interrupted`.
+`interrupted`; one that did not succeed after somebody asked to stop it is `cancelled`.
 
 Definitions never stand here, only their digests; texts that look like secrets are masked on the way in.
 """
@@ -64,10 +64,20 @@ PRAGMA user_version = {FORMAT};
 class RunStatus(StrEnum):
     """Where a run stands."""
 
+    QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will happen to the run any more."""
+        return self not in _UNDER_WAY
+
+
+_UNDER_WAY = frozenset({RunStatus.QUEUED, RunStatus.RUNNING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +88,8 @@ class StoredRun:
         kind: `train`, `materialize`, ... as its writer calls it.
         version: the service's version when it ran.
         attempt: 1, or one more than the run of the same request before it that did not succeed.
-        started_at: ISO, UTC; so is `ended_at`, which is empty while there is no end.
+        started_at: ISO, UTC, of its work, or of its request while it is queued; so is `ended_at`, which is empty
+            while there is no end.
         facts: what was known at its start and found out later, as plain data.
         error: what ended it, as `DaedalusError.to_dict`; None when nothing did.
     """
@@ -139,6 +150,7 @@ class MetadataStore:
         version: str = "",
         facts: Mapping[str, Any] | None = None,
         request: Mapping[str, Any] | None = None,
+        queued: bool = False,
     ) -> str:
         """Record that a run begins now, in this process; returns its id.
 
@@ -148,6 +160,7 @@ class MetadataStore:
             version: that service's version.
             facts: what is known about it already.
             request: what was asked for; runs of an equal request are attempts at the same thing.
+            queued: it only waits in this process; `start` is when its work begins.
 
         Raises:
             ExecutionError: the record cannot be kept: the folder is read-only, the disk full, or the file there
@@ -165,22 +178,39 @@ class MetadataStore:
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (run_id, kind, service, version, wanted, attempt, _text(now), json.dumps(known, default=str)),
             )
-        self.log(run_id).write("begin", run_kind=kind, service=service, attempt=attempt)
+            if queued:
+                _insert_event(connection, run_id, "status", {"status": RunStatus.QUEUED.value, "error": None})
+        self.log(run_id).write(
+            "queued" if queued else "begin", run_kind=kind, service=service, attempt=attempt
+        )
         return run_id
+
+    def start(self, run_id: str, *, facts: Mapping[str, Any] | None = None) -> StoredRun:
+        """Record that a queued run's work begins now, in this process; returns the run.
+
+        Raises:
+            DefinitionError: no such run.
+            ExecutionError: it does not wait any more: somebody stopped it, or has begun it.
+        """
+        run = self.find(run_id)
+        known = dict(facts or {}) | {"process": ProcessMark.here().to_dict()}
+        with self._connected(write=True) as connection:
+            row = connection.execute("SELECT * FROM runs WHERE run_id = ?", (run.run_id,)).fetchone()
+            # Whoever queued it may be gone meanwhile: that is no reason not to begin.
+            status = self._stored(connection, row).status
+            if status not in (RunStatus.QUEUED, RunStatus.INTERRUPTED):
+                raise ExecutionError(f"the run is {status.value}, it does not wait", where=f"run {run_id}")
+            _insert_event(connection, run.run_id, "facts", known)
+            _insert_event(
+                connection, run.run_id, "status", {"status": RunStatus.RUNNING.value, "error": None}
+            )
+        self.log(run.run_id).write("begin", run_kind=run.kind, service=run.service, attempt=run.attempt)
+        return self.find(run.run_id)
 
     def append(self, run_id: str, kind: str, payload: Mapping[str, Any], *, name: str = "") -> None:
         """Append an event to a run; ExecutionError when it cannot be kept."""
-        row = (
-            run_id,
-            _text(dt.datetime.now(dt.UTC)),
-            kind,
-            name,
-            json.dumps(cleaned(dict(payload)), default=str),
-        )
         with self._connected(write=True) as connection:
-            connection.execute(
-                "INSERT INTO events (run_id, at, kind, name, payload) VALUES (?, ?, ?, ?, ?)", row
-            )
+            _insert_event(connection, run_id, kind, payload, name=name)
 
     def append_day(self, run_id: str, stage: str, day: str, payload: Mapping[str, Any]) -> None:
         """Record what is known of a day; said twice, the later keys win."""
@@ -194,6 +224,12 @@ class MetadataStore:
         """Record how a run ended."""
         self.append(run_id, "status", {"status": status.value, "error": error})
         self.log(run_id).write("end", status=status.value)
+
+    def ask_to_stop(self, run_id: str) -> StoredRun:
+        """Record that somebody wants a run to end; returns the run as it stands then."""
+        self.append(run_id, "facts", {"stop_asked_at": _text(dt.datetime.now(dt.UTC))})
+        self.log(run_id).write("stop asked", level="warning")
+        return self.find(run_id)
 
     def log(self, run_id: str) -> RunLog:
         """The run's log."""
@@ -272,7 +308,7 @@ class MetadataStore:
 
     def _stored(self, connection: sqlite3.Connection, row: sqlite3.Row) -> StoredRun:
         facts = json.loads(row["facts"])
-        status, ended_at, error = RunStatus.RUNNING, "", None
+        status, started_at, ended_at, error = RunStatus.RUNNING, row["started_at"], "", None
         for event in connection.execute(
             "SELECT at, kind, payload FROM events WHERE run_id = ? AND kind IN ('status', 'facts') "
             "ORDER BY event_id",
@@ -281,10 +317,16 @@ class MetadataStore:
             payload = json.loads(event["payload"])
             if event["kind"] == "facts":
                 facts |= payload
-            else:
-                status, ended_at, error = RunStatus(payload["status"]), event["at"], payload["error"]
-        if status is RunStatus.RUNNING and not self._is_alive(row["run_id"], facts):
-            status = RunStatus.INTERRUPTED
+                continue
+            status, error = RunStatus(payload["status"]), payload["error"]
+            if status is RunStatus.RUNNING:
+                started_at = event["at"]
+            elif status.is_over:
+                ended_at = event["at"]
+        if "stop_asked_at" in facts and status in (RunStatus.QUEUED, RunStatus.FAILED, RunStatus.INTERRUPTED):
+            status = RunStatus.CANCELLED
+        elif not status.is_over and not self._is_alive(row["run_id"], facts):
+            status = RunStatus.CANCELLED if "stop_asked_at" in facts else RunStatus.INTERRUPTED
         return StoredRun(
             run_id=row["run_id"],
             kind=row["kind"],
@@ -292,7 +334,7 @@ class MetadataStore:
             version=row["version"],
             status=status,
             attempt=row["attempt"],
-            started_at=row["started_at"],
+            started_at=started_at,
             ended_at=ended_at,
             facts=facts,
             error=error,
@@ -309,7 +351,7 @@ class MetadataStore:
             before = self._stored(connection, row)
             if before.status is RunStatus.SUCCEEDED:
                 return 1
-            if before.status is not RunStatus.RUNNING:
+            if before.status.is_over:
                 return before.attempt + 1
         return 1
 
@@ -425,6 +467,14 @@ class MetadataStore:
             where=str(self.path),
             hint="Make the folder writable, or choose another one with --output-root",
         )
+
+
+def _insert_event(
+    connection: sqlite3.Connection, run_id: str, kind: str, payload: Mapping[str, Any], *, name: str = ""
+) -> None:
+    text = json.dumps(cleaned(dict(payload)), default=str)
+    row = (run_id, _text(dt.datetime.now(dt.UTC)), kind, name, text)
+    connection.execute("INSERT INTO events (run_id, at, kind, name, payload) VALUES (?, ?, ?, ?, ?)", row)
 
 
 def _text(moment: dt.datetime) -> str:

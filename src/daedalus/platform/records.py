@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daedalus.errors import DaedalusError
+from daedalus.errors import BusyError, DaedalusError
 from daedalus.metadata.days import DayStore
 from daedalus.metadata.process import HEARTBEAT_SECONDS
 from daedalus.metadata.provenance import file_digests, git_state, versions
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _STAGE_FOLDERS = {"skeleton": "skeleton", "enrich": "enriched"}
 _PROGRESS_SECONDS = 1.0
+_RUNS_LOOKED_AT = 200
 
 
 class RunRecorder:
@@ -168,6 +169,7 @@ def recorded_run(
     config: TrainingRunConfig,
     request: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
+    queued: str = "",
 ) -> Iterator[RunRecorder]:
     """Record what happens inside the block as one run.
 
@@ -178,9 +180,10 @@ def recorded_run(
         config: its configuration; `output_root` is the run root.
         request: what was asked for, as plain data: what `reproduce` asks for again.
         facts: what else is known already.
+        queued: the run that waited for this; empty begins a new one.
 
     Raises:
-        ExecutionError: it cannot be recorded; nothing was done.
+        ExecutionError: it cannot be recorded, or somebody stopped it while it waited; nothing was done.
     """
     definition = registry.facade(config).catalog.services.get(service)
     store = MetadataStore(config.output_path)
@@ -192,12 +195,17 @@ def recorded_run(
         **(facts or {}),
     }
     version = definition.version if definition is not None else ""
-    run_id = store.begin(kind, service=service, version=version, facts=known, request=request)
+    if queued:
+        run_id = store.start(queued, facts=known).run_id
+    else:
+        run_id = store.begin(kind, service=service, version=version, facts=known, request=request)
     run = RunRecorder(store, run_id, service, config)
     with run._alive():
         try:
             yield run
         except BaseException as error:
+            if isinstance(error, BusyError):
+                _name_holder(error, run, service)
             _end_badly(run, error)
             raise
         store.finish(run_id, RunStatus.SUCCEEDED)
@@ -218,6 +226,23 @@ def _end_badly(run: RunRecorder, error: BaseException) -> None:
     # The error that ended the run is the one to see, also when the disk is full for its record, too.
     with contextlib.suppress(DaedalusError):
         run.store.finish(run.run_id, RunStatus.INTERRUPTED if interrupted else RunStatus.FAILED, error=told)
+
+
+def run_holding(store: MetadataStore, service: str, day: str, *, but: str = "") -> StoredRun | None:
+    """The run under way that makes this day of a service; None when there is none here."""
+    for run in store.runs(service=service, limit=_RUNS_LOOKED_AT):
+        request = run.facts.get("request", {})
+        days = request.get("target_dates")
+        if run.run_id != but and not run.status.is_over and days is not None and (not days or day in days):
+            return run
+    return None
+
+
+def _name_holder(error: BusyError, run: RunRecorder, service: str) -> None:
+    holder = run_holding(run.store, service, error.day, but=run.run_id)
+    if holder is not None and not error.run_id:
+        error.run_id = holder.run_id
+        error.hint = f"Run {holder.run_id} is at it. {error.hint}"
 
 
 def project_facts(registry: PlatformRegistry, config: TrainingRunConfig, service: str) -> dict[str, Any]:

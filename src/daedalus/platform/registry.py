@@ -48,6 +48,18 @@ class RunOptions:
         }
 
 
+def train_request(
+    days: Sequence[date], stages: Stages, options: RunOptions, *, refresh: bool = False
+) -> dict[str, Any]:
+    """What was asked of `train`, as its record keeps it."""
+    return {
+        "target_dates": [day.isoformat() for day in days],
+        "stages": stages,
+        **({"refresh": True} if refresh else {}),
+        **options.to_dict(),
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledService:
     """A service as an operator DAG.
@@ -226,22 +238,18 @@ class PlatformRegistry:
         progress: Callable[..., None] | None = None,
         refresh: bool = False,
         profile: bool = False,
+        queued: str = "",
     ) -> ExecutionResult:
         """Compile, then run skeleton and enrich; no `target_dates` is every day of the configured months.
 
         The run is recorded under the run root; one that cannot be recorded does not begin. Days that were read from
         a database stand as they are unless `refresh` has it read again. `profile` measures where the time goes.
+        `queued` is the id of the recorded run that waited for this.
         """
         from daedalus.pipelines.executor import ExecutionRequest
 
         config = self.config(options)
         pipeline = self.pipeline(service, config)
-        asked = {
-            "target_dates": [day.isoformat() for day in target_dates],
-            "stages": stages,
-            **({"refresh": True} if refresh else {}),
-            **(options or RunOptions()).to_dict(),
-        }
         return self.run_recorded(
             ExecutionRequest(
                 pipeline=pipeline,
@@ -254,7 +262,8 @@ class PlatformRegistry:
                 profile=profile,
             ),
             kind="train",
-            asked=asked,
+            asked=train_request(target_dates, stages, options or RunOptions(), refresh=refresh),
+            queued=queued,
         )
 
     def run_recorded(
@@ -264,6 +273,7 @@ class PlatformRegistry:
         kind: str,
         asked: Mapping[str, Any],
         facts: Mapping[str, Any] | None = None,
+        queued: str = "",
     ) -> ExecutionResult:
         """Run the stages of a pipeline, recorded as one run; `asked` is what was asked for, as plain data."""
         from daedalus.pipelines.executor import run_pipeline
@@ -272,7 +282,9 @@ class PlatformRegistry:
 
         service, config = request.pipeline.service, request.run_config
         with (
-            recorded_run(self, kind=kind, service=service, config=config, request=asked, facts=facts) as run,
+            recorded_run(
+                self, kind=kind, service=service, config=config, request=asked, facts=facts, queued=queued
+            ) as run,
             lineage_events(self, service, config, run.run_id) as lineage,
         ):
             result = run_pipeline(
