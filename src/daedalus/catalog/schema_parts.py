@@ -226,6 +226,9 @@ def _column(pair: Pair, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
 
 
 def _same_default(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    left, right = old.get("default"), new.get("default")
+    if left is not None and left == right and isinstance(left, bool) == isinstance(right, bool):
+        return True  # 0 and 0.0 are one default
     before, after = _default_sql(old), _default_sql(new)
     return before == after or (bool(before) and bool(after) and same_expression(before, after))
 

@@ -47,7 +47,7 @@ def bars(shares: Sequence[float], labels: Sequence[str], *, title: str = "") -> 
         height = max(share / max(shares) * (HEIGHT - 2), 0.75 if share else 0)
         tone = ' class="null"' if label == "NULL" else ""
         drawn.append(
-            f'<rect x="{number * width:.2f}" y="{HEIGHT - height:.1f}" width="{max(width - 1, 0.6):.2f}" '
+            f'<rect x="{number * width:.2f}" y="{HEIGHT - height:.1f}" width="{width - min(1, width * 0.25):.2f}" '
             f'height="{height:.1f}"{tone}><title>{escape(label)}: {share:.1%}</title></rect>'
         )
     return _svg("".join(drawn), "spark bars", title)
@@ -63,7 +63,7 @@ def levels(values: Sequence[tuple[float, str] | None], *, title: str = "") -> st
         value, level = one
         height = max(min(value / 0.5, 1.0) * (HEIGHT - 2), 1.5)
         drawn.append(
-            f'<rect x="{number * width:.2f}" y="{HEIGHT - height:.1f}" width="{max(width - 1, 0.6):.2f}" '
+            f'<rect x="{number * width:.2f}" y="{HEIGHT - height:.1f}" width="{width - min(1, width * 0.25):.2f}" '
             f'height="{height:.1f}" fill="{_COLORS[level]}"/>'
         )
     return _svg("".join(drawn), "spark levels", title) if drawn else ""

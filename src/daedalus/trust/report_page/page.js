@@ -39,7 +39,8 @@
         colorbar: { thickness: 8, len: 0.9, tickformat: ".0%", outlinewidth: 0, tickfont: { size: 10 } },
         hovertemplate: "%{x}<br>%{y}: %{z:.1%}<extra></extra>" }],
         layout(column.list ? "List lengths, share of rows" : "Values, share of rows",
-          { yaxis: { type: "category", automargin: true, fixedrange: true, nticks: 12 } }), options);
+          { yaxis: { type: "category", automargin: true, fixedrange: true, nticks: 12 },
+            xaxis: { type: "category", nticks: 5, tickangle: 0, fixedrange: true } }), options);
     } else {
       const traces = bins.labels.map((label, n) => ({ type: "bar", name: label.length > 22 ? label.slice(0, 21) + "…" : label,
         x: days, y: bins.shares[n], marker: { color: label === "NULL" ? "#f3b3b0" : label === "other" ? "#d5dae3" : palette[n % palette.length] },
