@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError, ExecutionError
-from daedalus.secrets import ENV_REFERENCE, mask
+from daedalus.secrets import ENV_REFERENCE, is_secret_name, mask, remember_secret
 from daedalus.storage.sources.settings import STORE_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -273,6 +273,9 @@ class _Setting:
         """A worker process serves one run."""
         sys.path += [entry for entry in self.path if entry not in sys.path]
         os.environ.update(self.environment)
+        for name, value in self.environment.items():
+            if is_secret_name(name):
+                remember_secret(value)
 
 
 def _module_path() -> tuple[str, ...]:
