@@ -88,7 +88,7 @@ class DayStream:
         context: the day.
         relations: its relations, empty so far.
         resources: what aggregation may use; only needed for `tables`.
-        rows_per_chunk: how many rows pass at once.
+        rows_per_chunk: how many rows pass at once; 0 is `CHUNK_ROWS`.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class DayStream:
         context: DayContext,
         relations: DayRelations,
         resources: Resources | None = None,
-        rows_per_chunk: int = CHUNK_ROWS,
+        rows_per_chunk: int = 0,
     ) -> None:
         self._context = context
         self._relations = relations
         self._graph = relations.graph
-        self._rows_per_chunk = rows_per_chunk
+        self._rows_per_chunk = rows_per_chunk or CHUNK_ROWS
         self._tail = _tail(context.pipeline)
         self._final = output_operator(context.pipeline)
         self._histories: dict[tuple[str, tuple[str, ...]], pa.Table] = {}

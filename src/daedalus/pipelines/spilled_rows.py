@@ -124,8 +124,8 @@ def deal_out(folder: SpillFolder, reader: pa.RecordBatchReader, buckets: int) ->
 
 def read_rows(path: Path) -> pa.Table:
     """All rows of a spilled file, which is removed."""
-    with path.open("rb") as file, pa.ipc.open_file(file) as reader:
-        table = reader.read_all()
+    with path.open("rb") as file:
+        table = pa.ipc.open_file(file).read_all()
     path.unlink()
     return table
 
@@ -153,7 +153,6 @@ class _Bucket:
         self._held = [batch for batch in self._held if batch.column(0)[-1].as_py() > last]
 
     def close(self) -> None:
-        self._reader.close()
         self._file.close()
 
 
