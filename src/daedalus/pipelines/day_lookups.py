@@ -7,6 +7,8 @@ binary search per row then finds its version, and Arrow takes the values.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -80,6 +82,7 @@ class LookupStream(DayStream):
         self._plan = plan
         self._memory = int(resources.memory * _SHARE)
         self._found: list[FoundVersions] = []
+        self._threads = int(resources.duckdb_config.get("threads") or os.cpu_count() or 1)
 
     def prepare(self) -> None:
         """Run everything before the stream, and read the versions.
@@ -106,20 +109,25 @@ class LookupStream(DayStream):
 
     def tables(self) -> Iterator[pa.Table]:
         """The finished rows in order, with their positions."""
-        for chunk in super().tables():
-            yield self._with_values(chunk)
+        with ThreadPoolExecutor(self._threads) as threads:
+            for chunk in super().tables():
+                yield self._with_values(chunk, threads)
 
     def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
         """The counters of the other operators, and the NULL keys of the lookups."""
         counted = super().counters(rows_out, nulls)
         return counted | {NULL_KEY + name: count for name, count in self._keyed.nulls.items()}
 
-    def _with_values(self, chunk: pa.Table) -> pa.Table:
+    def _with_values(self, chunk: pa.Table, threads: ThreadPoolExecutor) -> pa.Table:
         places = self._keyed.places(chunk[ROW].to_numpy())
+
+        def values_of(found: FoundVersions) -> dict[str, pa.ChunkedArray]:
+            with self._context.profile.timed(found.name, "lookup", chunk.num_rows):
+                return found.values(places)
+
         values: dict[str, pa.ChunkedArray] = {}
-        for found in self._found:
-            with self._context.profile.shared(found.name, "lookup", chunk.num_rows):
-                values |= found.values(places)
+        for made in threads.map(values_of, self._found):
+            values |= made
         return self._plan.held.beside(chunk, values)
 
 
@@ -159,26 +167,34 @@ class KeyedRows:
         """The rows' keys of these columns."""
         return self._keys[names]
 
-    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def places(self, rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
         """Where rows with these positions stand."""
+        if not len(rows):
+            return slice(0, 0)
+        first, last = np.searchsorted(self.rows, rows[[0, -1]])
+        if last - first + 1 == len(rows):
+            return slice(int(first), int(last) + 1)
         return np.searchsorted(self.rows, rows)
 
 
 def _numbered(rows: pa.Table, names: tuple[str, ...]) -> Keys:
     """Number the distinct keys, column by column."""
-    codes: NDArray[np.int64] = np.zeros(rows.num_rows, np.int64)
     known: NDArray[np.bool_] = np.ones(rows.num_rows, np.bool_)
+    codes: NDArray[np.int64] = np.zeros(0, np.int64)
     parts: list[pa.Array] = []
     for name in names:
         encoded = _encoded(rows[name])
-        numbers = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        numbers = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
         known &= rows[name].is_valid().to_numpy()
-        pairs = _encoded(pa.chunked_array([pa.array(codes * max(len(encoded.dictionary), 1) + numbers)]))
-        codes = pairs.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        both = pairs.dictionary.to_numpy(zero_copy_only=False)
-        earlier = pa.array(both // max(len(encoded.dictionary), 1))
-        parts = [part.take(earlier) for part in parts]
-        parts.append(encoded.dictionary.take(pa.array(both % max(len(encoded.dictionary), 1))))
+        if not parts:
+            codes, parts = numbers, [encoded.dictionary]
+            continue
+        size = len(encoded.dictionary)
+        pairs = _encoded(pa.chunked_array([pa.array(codes * size + numbers)]))
+        codes = pairs.indices.to_numpy().astype(np.int64)
+        both = pairs.dictionary.to_numpy()
+        parts = [part.take(pa.array(both // size)) for part in parts]
+        parts.append(encoded.dictionary.take(pa.array(both % size)))
     columns = {f"k{n}": part for n, part in enumerate(parts)}
     distinct = pa.table(columns | {"code": pa.array(np.arange(len(parts[0]), dtype=np.int64))})
     return Keys(np.where(known, codes, -1), distinct)
@@ -224,11 +240,12 @@ class FoundVersions:
         self._alive = -1 if ttl is None else relations.context.tick.of(ttl)
         self.size = _size(versions)
 
-    def values(self, places: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
+    def values(self, places: slice | NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
         """The looked-up columns of the rows at these places, by the names that the join gives them."""
-        found = np.empty(len(places), np.int64)
+        codes = self._codes[places]
+        found = np.empty(len(codes), np.int64)
         compiled(find_versions)(
-            self._codes[places],
+            codes,
             self._times[places],
             self._starts,
             self._versions.available,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
+    from daedalus.storage.sources.base import TickRange
 
 
 def kept_relations(pipeline: OperatorPipeline) -> set[str]:
@@ -177,8 +178,13 @@ class DayRelations:
         absent = frozenset(name for name in scan.columns if reader.columns[name].absent)
         return self._numbered(scan, self._one_per_key(scan, base, reader), reader), absent
 
-    def scan_rows(self, scan: Scan) -> tuple[str, ViewReader]:
-        """A SELECT of the rows of a scanned view, with what orders them: not restricted, not numbered yet."""
+    def scan_rows(self, scan: Scan, within: TickRange | None = None) -> tuple[str, ViewReader]:
+        """A SELECT of the rows of a scanned view, with what orders them: not restricted, not numbered yet.
+
+        Args:
+            scan: of a view.
+            within: read this part of its time instead of the scan's own.
+        """
         reader = self._reader(scan.source_ref)
         order = reader.order_by() if scan.ordered or scan.keep else []
         predicate = None
@@ -189,7 +195,7 @@ class DayRelations:
         created = [reader.view.source.created_field] if limited and reader.view.source.created_field else []
         wanted = [*scan.columns, *scan.keys, *order, *created, *(predicate.columns if predicate else ())]
         base = reader.select_sql(
-            [*wanted, *(name for name, _ in scan.restrict)], self.context.time_range(scan)
+            [*wanted, *(name for name, _ in scan.restrict)], within or self.context.time_range(scan)
         )
         if not reader.view.timestamp_field:
             base = f"SELECT *, CAST(NULL AS BIGINT) AS {TICK} FROM ({base})"

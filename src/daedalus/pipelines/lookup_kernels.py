@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 
-def may_be_found(  # noqa: PLR0917: compiled functions know no keywords
+def may_be_found(  # noqa: PLR0917
     codes: Any, ticks: Any, available: Any, low: int, newest: Any, wanted: Any
 ) -> None:
     """Mark the versions that a row at `low` or later can find; `newest` learns each key's newest time before.

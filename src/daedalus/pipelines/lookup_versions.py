@@ -1,8 +1,14 @@
-"""The versions of a view that some row of a day can find, read as a stream and held in memory."""
+"""The versions of a view that some row of a day can find, read as a stream and held in memory.
+
+The last days are read first: a key that has a version there from before the day's rows needs no older one. Where
+versions are daily snapshots, the rest of the source is not read at all.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +20,11 @@ from daedalus.pipelines.operators import TICK
 from daedalus.pipelines.visibility import created_ticks
 from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.embedding_kernels import compiled
+from daedalus.storage.sources.base import TickRange
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from daedalus.pipelines.day_relations import DayRelations
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 131_072
 #: Fewer held versions are not worth sifting again.
 _SIFTED = 500_000
+#: How far before the day's first row the first reading goes.
+_RECENT_US = 2 * 86_400_000_000
 _CODE, _AVAILABLE, _RANK = "__code", "__available", "__rank"
 _EARLIEST = np.iinfo(np.int64).min
 
@@ -73,7 +84,7 @@ class VersionReader:
         self._memory = memory
         self._low = int(times.min()) if len(times) else 0
         self._high = int(times.max()) if len(times) else 0
-        self._base, self._reader = relations.scan_rows(lookup.scan)
+        self._reader = relations.scan_rows(lookup.scan)[1]
         self._newest: NDArray[np.int64] = np.full(keys.num_rows, _EARLIEST, np.int64)
 
     def read(self) -> Versions:
@@ -82,18 +93,31 @@ class VersionReader:
         Raises:
             TooManyVersionsError: they take more memory than they may.
         """
-        connection, registered = self._graph.connection, f"__keys_of_{self._name}"
-        connection.register(registered, self._keys)
-        try:
-            table = self._streamed(self._versions_sql(registered))
-            codes, ticks = _numbers(table, _CODE), _numbers(table, TICK)
-            order = np.lexsort((ticks, codes))
-            among_equals = tied(codes[order], ticks[order])
-            if among_equals.any():
-                table = self._with_ranks(table, order[among_equals], registered)
-        finally:
-            connection.unregister(registered)
+        recent, older = self._parts()
+        table = self._streamed(recent, self._keys)
+        seen = self._newest != _EARLIEST
+        if older is not None and not seen.all():
+            others = self._keys.filter(pa.array(~seen)) if seen.any() else self._keys
+            table = pa.concat_tables([table, self._streamed(older, others)])
+        table = table.combine_chunks()
+        codes, ticks = _numbers(table, _CODE), _numbers(table, TICK)
+        order = np.lexsort((ticks, codes))
+        among_equals = tied(codes[order], ticks[order])
+        if among_equals.any():
+            table = self._with_ranks(table, order[among_equals])
         return self._sorted(table)
+
+    def _parts(self) -> tuple[TickRange, TickRange | None]:
+        """The parts of the view's time to read, one after the other."""
+        context, operator = self._relations.context, self._lookup.operator
+        whole = context.time_range(self._lookup.scan) or TickRange()
+        low_us = self._low * 1_000_000 // context.ticks_per_second
+        cut = low_us - math.ceil(operator.delay_seconds * 1_000_000) - _RECENT_US
+        if (whole.low_us is not None and whole.low_us >= cut) or not cut > _EARLIEST // 2:
+            return whole, None
+        if whole.high_us is not None and whole.high_us <= cut:
+            return whole, None
+        return replace(whole, low_us=cut), replace(whole, high_us=cut)
 
     def _sorted(self, table: pa.Table) -> Versions:
         codes, available = _numbers(table, _CODE), _numbers(table, _AVAILABLE)
@@ -107,14 +131,16 @@ class VersionReader:
 
     # ------------------------------------------------------------------ SQL
 
-    def _versions_sql(self, keys: str, ranked: str = "") -> str:
+    def _versions_sql(self, within: TickRange, keys: str, ranked: str = "") -> str:
         """A SELECT of code, times and values of the versions of the rows' keys, in any order.
 
         Args:
+            within: the part of the view's time.
             keys: the registered keys.
             ranked: a registered relation of (code, time): only these, numbered in the view's total order.
         """
         operator = self._lookup.operator
+        base = self._relations.scan_rows(self._lookup.scan, within)[0]
         tick = self._relations.context.tick
         available = f"{TICK} + {tick.of(operator.delay_seconds)}"
         known = [f"{TICK} IS NOT NULL"]
@@ -126,7 +152,7 @@ class VersionReader:
             f"b.{quote_ident(right)} = k.k{number}" for number, (_, right) in enumerate(operator.on)
         )
         rows = (
-            f"SELECT k.code AS {_CODE}, b.* FROM ({self._base}) AS b "
+            f"SELECT k.code AS {_CODE}, b.* FROM ({base}) AS b "
             f"JOIN {quote_ident(keys)} AS k ON {pairs} WHERE {' AND '.join(known)}"
         )
         rank = ""
@@ -175,20 +201,32 @@ class VersionReader:
 
     # ------------------------------------------------------------------ reading
 
-    def _streamed(self, sql: str) -> pa.Table:
-        reader = self._graph.stream(sql, self._name, _BATCH_ROWS)
-        held = reader.schema.empty_table()
+    def _streamed(self, within: TickRange, keys: pa.Table) -> pa.Table:
+        """What a row may find among the versions of these keys, in a part of the view's time."""
         limit = _SIFTED
-        for batch in reader:
-            part = self._sifted(pa.Table.from_batches([batch]))
-            held = pa.concat_tables([held, part])
-            if held.num_rows > limit:
-                held = self._sifted(held)
-                limit = max(_SIFTED, 2 * held.num_rows)
-                self._check(held)
+        with self._registered("keys", keys) as registered:
+            sql = self._versions_sql(within, registered)
+            reader = self._graph.stream(sql, self._name, _BATCH_ROWS)
+            held = reader.schema.empty_table()
+            for batch in reader:
+                part = self._sifted(pa.Table.from_batches([batch]))
+                held = pa.concat_tables([held, part])
+                if held.num_rows > limit:
+                    held = self._sifted(held)
+                    limit = max(_SIFTED, 2 * held.num_rows)
+                    self._check(held)
         held = self._sifted(held)
         self._check(held)
-        return held.combine_chunks()
+        return held
+
+    @contextlib.contextmanager
+    def _registered(self, what: str, table: pa.Table) -> Iterator[str]:
+        name = f"__{what}_of_{self._name}"
+        self._graph.connection.register(name, table)
+        try:
+            yield name
+        finally:
+            self._graph.connection.unregister(name)
 
     def _sifted(self, table: pa.Table) -> pa.Table:
         """The versions that a row may find, as far as is known by now."""
@@ -207,17 +245,17 @@ class VersionReader:
         if held.nbytes > self._memory:
             raise TooManyVersionsError
 
-    def _with_ranks(self, table: pa.Table, tied_at: NDArray[np.int64], keys: str) -> pa.Table:
+    def _with_ranks(self, table: pa.Table, tied_at: NDArray[np.int64]) -> pa.Table:
         """The versions, those of one key and time numbered by the view's total order."""
         pairs = pa.table(
             {"c": _numbers(table, _CODE)[tied_at], "t": _numbers(table, TICK)[tied_at]}
         ).group_by(["c", "t"])
-        registered = f"__tied_of_{self._name}"
-        self._graph.connection.register(registered, pairs.aggregate([]))
-        try:
-            ranked = self._graph.fetch(self._versions_sql(keys, registered), self._name)
-        finally:
-            self._graph.connection.unregister(registered)
+        whole = self._relations.context.time_range(self._lookup.scan) or TickRange()
+        with (
+            self._registered("keys", self._keys) as keys,
+            self._registered("tied", pairs.aggregate([])) as ties,
+        ):
+            ranked = self._graph.fetch(self._versions_sql(whole, keys, ties), self._name)
         alone = np.ones(table.num_rows, np.bool_)
         alone[tied_at] = False
         others = table.filter(pa.array(alone))
@@ -228,4 +266,5 @@ class VersionReader:
 
 def _numbers(table: pa.Table, name: str) -> NDArray[np.int64]:
     column = table[name]
-    return column.to_numpy() if column.num_chunks != 1 else column.chunk(0).to_numpy()
+    values: NDArray[np.int64] = column.to_numpy() if column.num_chunks != 1 else column.chunk(0).to_numpy()
+    return values
