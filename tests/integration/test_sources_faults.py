@@ -59,10 +59,10 @@ class Check:
 
     def finish(self) -> None:
         """A run that goes well: what must be left of it."""
-        self.project.run("s")
+        self.project.run("s", DAYS[:1])
         out = self.project.root / "out" / "s" / "skeleton"
         self.finished = {path: path.read_bytes() for path in out.glob("dt=*/*")}
-        assert len(self.finished) >= len(DAYS)
+        assert self.finished
 
     def fails(self, what: str, *, views: str = "view (events|users)", **options: Any) -> DaedalusError:
         """A run ends in a SourceError that says `what`, names a view and a mend, and holds no secret."""
@@ -71,7 +71,7 @@ class Check:
             self.caplog.set_level(logging.INFO, logger=loud)
         started = time.monotonic()
         with pytest.raises(SourceError, match=what) as caught:
-            self.project.run("s", refresh=True, **options)
+            self.project.run("s", DAYS[:1], refresh=True, **options)
         assert time.monotonic() - started < BOUND_SECONDS
         error = caught.value
         assert re.search(views, error.where), error.where
@@ -139,7 +139,6 @@ def test_postgres_breaks_off(
             server.execute("UPDATE events SET event = event", postgres.database)
             check.fails("the connection to the database was cut", views="view users")
             assert proxy.cuts == 1
-            check.fails("the connection to the database was cut", views="view users", day_workers=2)
     finally:
         proxy.close()
 
