@@ -134,9 +134,15 @@ def test_profiles_come_back(project: Project, cluster: Cluster, tmp_path: Path) 
 
 
 def test_a_dead_workers_day_is_tried_again(
-    project: Project, cluster: Cluster, place: Path, local: dict[str, Any], tmp_path: Path
+    project: Project,
+    cluster: Cluster,
+    place: Path,
+    local: dict[str, Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     run = on_ray(project, cluster, tmp_path, pipeline=with_udf(project, "dies_once"))
+    assert "".join(capfd.readouterr()) == ""  # Ray would tell on standard output
     assert (place / "died").exists()
     assert everything(run) == local
     assert leftovers(tmp_path) == {".locks"}

@@ -7,6 +7,8 @@ depend on nothing else, for it sees the day in chunks of any size.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,6 +80,8 @@ def resolve_arrow_udf(name: str, where: str = "") -> ArrowUdf:
     found: Any = _registered.get(name) or _BUILT_IN.get(name)
     if found is None and ":" in name:
         module, _, attribute = name.partition(":")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # an installed program does not look in the project's folder
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:

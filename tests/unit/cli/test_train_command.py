@@ -54,9 +54,11 @@ def test_a_new_project_trains_and_is_up_to_date_the_second_time(project, tmp_pat
 def test_only_the_days_that_were_asked_for_and_elsewhere(project, tmp_path):
     ran = project(
         "pipeline", "train", SERVICE, "--skeleton-only", "--output-root", "out", "--day-workers", "1",
-        "--target-date", "2026-01-03", "--target-date", "2026-01-05", "--format", "json",
+        "--target-date", "2026-01-03", "--target-date", "2026-01-05", "--format", "json", "--profile",
     )  # fmt: skip
     assert ran.code == 0, ran.err
+    measured = {(one["operator"], one["step"]): one["rows"] for one in ran.json["profile"]["operators"]}
+    assert measured["sink", "write"] == 600
     assert [day["day"] for day in ran.json["days"]] == ["2026-01-03", "2026-01-05"]
     assert ran.json["output_path"] == str(tmp_path / "shop/out" / SERVICE / "skeleton")
     assert not Path("data/training_output").exists()
