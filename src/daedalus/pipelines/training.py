@@ -179,7 +179,7 @@ def _sink(folder: Path, schema: pa.Schema, context: DayContext, writers: int) ->
 
 def _writers(rows: pa.Table, memory: int) -> int:
     """How many shards are encoded at a time, beside one that fills; each takes half as much again."""
-    shard = SHARD_ROWS * int(rows.nbytes) // rows.num_rows * 3 // 2
+    shard: int = SHARD_ROWS * int(rows.nbytes) // rows.num_rows * 3 // 2
     return min(_MOST_WRITERS, max(1, memory // max(shard, 1) - 1))
 
 
