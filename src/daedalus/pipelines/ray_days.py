@@ -35,7 +35,7 @@ ATTEMPTS = 3
 RETRY_LOCK_SECONDS = 120.0
 _POLITE_SECONDS = 1.0
 _STOP_SECONDS = 10.0
-#: DuckDB's limit bounds its buffers; tables on their way to Arrow and to the file come on top.
+#: What a day may hold beyond `memory_limit`: Python, and tables on their way to the file.
 _BESIDE_DUCKDB = 1.25
 _SIZE = re.compile(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b(?:ytes)?\s*", re.IGNORECASE)
 
