@@ -1,0 +1,116 @@
+"""The server process of `daeda serve-api`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from daedalus.api.app import Limits, create_app
+from daedalus.api.guard import Access, is_loopback
+from daedalus.errors import DefinitionError, MissingExtraError
+from daedalus.platform.live import LiveProject
+from daedalus.platform.run_queue import RunQueue, start_queue
+from daedalus.secrets import mask, remember_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_SHORTEST_TOKEN = 16
+_GRACE_SECONDS = 5
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def access_for(host: str, token: str, allowed_hosts: Iterable[str] = ()) -> Access:
+    """Who may ask a server that listens on `host`.
+
+    Raises:
+        DefinitionError: it can be reached from elsewhere and has no token, or a short one.
+    """
+    if not is_loopback(host) and len(token) < _SHORTEST_TOKEN:
+        raise DefinitionError(
+            f"{host} can be reached from other machines, so a token of {_SHORTEST_TOKEN} or more characters "
+            "is required",
+            where="daeda serve-api",
+            hint="Put one into DAEDALUS_API_TOKEN, or listen on 127.0.0.1",
+        )
+    names = {name.lower() for name in allowed_hosts}
+    if is_loopback(host):
+        names |= {*_LOOPBACK_NAMES, host.lower()}
+    remember_secret(token)
+    return Access(token=token, hosts=frozenset(names))
+
+
+def serve(
+    root: Path | str = ".",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str = "",
+    allowed_hosts: Iterable[str] = (),
+    workers: int = 1,
+    queue_size: int = 32,
+    limits: Limits | None = None,
+) -> None:
+    """Serve a project until SIGTERM or SIGINT; then end the runs that were started here.
+
+    Raises:
+        DefinitionError: no project, or an address that needs a token.
+        MissingExtraError: the extra `api` is not installed.
+        ExecutionError: the address cannot be listened on.
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise MissingExtraError(
+            "the web stack is not installed", where="daeda serve-api", hint='pip install "daedalus[api]"'
+        ) from None
+    access = access_for(host, token, allowed_hosts)
+    project = LiveProject(root)
+    app = create_app(project, access=access, limits=limits)
+    start_queue(project.current(), RunQueue(workers=workers, capacity=queue_size))
+    log_as_json()
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=30,
+        limit_concurrency=512,
+        ws="none",
+    )
+    # Operations in threads give way to the event loop sooner.
+    sys.setswitchinterval(0.001)
+    # uvicorn raises the signal again once it is done; the process then ends by itself.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run()
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object per line, secrets masked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return mask(json.dumps(line, ensure_ascii=False, default=str))
+
+
+def log_as_json() -> None:
+    """Send the log of the server and of this process to standard error, one JSON object per line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
