@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from daedalus.catalog.model import Unset
-from daedalus.pipelines.operators import ROW, Filter, Project, ProjectColumn
+from daedalus.pipelines.operators import ROW, Filter, Join, PointInTimeJoin, Project, ProjectColumn
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
@@ -92,9 +93,11 @@ def _reads(operator: AnyOperator, name: str) -> bool:
     if isinstance(operator, Filter):
         texts = [operator.predicate, *(sql for _, sql in operator.counts)]
         return name in operator.group_by or any(_mentions(text, name) for text in texts)
+    if isinstance(operator, Join | PointInTimeJoin) and not getattr(operator, "specs", ()):
+        return name in {left for left, _ in operator.on} | {made for made, _ in operator.columns}
     return quoted in str(operator.to_dict()) or name in str(operator.to_dict())
 
 
 def _mentions(sql: str, name: str) -> bool:
     """Whether the text may refer to the column; a false alarm only costs a copy."""
-    return name.lower() in sql.lower()
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sql, re.IGNORECASE) is not None

@@ -104,8 +104,11 @@ class ViewReader:
     def order_sql(self, *, descending: bool = False) -> str:
         """ORDER BY terms of the total order, NULLs first (or its exact reverse)."""
         direction = "DESC NULLS LAST" if descending else "ASC NULLS FIRST"
-        terms = [f"{quote_ident(name)} {direction}" for name in self.order_by()]
-        return ", ".join(terms) or "1"
+        return ", ".join(f"{self._order_key(name)} {direction}" for name in self.order_by()) or "1"
+
+    def _order_key(self, name: str) -> str:
+        """The column; a float as a term: DuckDB gives the values of a column that it sorts by as 0.0 for -0.0."""
+        return f"({quote_ident(name)} + 0.0)" if self.columns[name].dtype in FLOATS else quote_ident(name)
 
     def select_sql(self, columns: Iterable[str], time_range: TickRange | None = None) -> str:
         """A SELECT of the named columns, and of `__t` (NULL without a time) for a view with time.

@@ -1,0 +1,182 @@
+"""Lookups beside the rows give what lookups in SQL give, and run where they can."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from daedalus.metadata.days import DayStore
+from daedalus.pipelines import day_lookups
+from daedalus.pipelines.lookup_plan import LookupPlan
+from support.project import Project, write_project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAY = "2026-05-03"
+START = 1_777_766_400_000_000
+DAY_US = 86_400_000_000
+SERVICE: dict[str, Any] = {
+    "name": "s",
+    "version": "2026-05-01",
+    "spine": "events",
+    "views": [
+        {"view": "profile", "join": "asof"},
+        {"view": "pair", "join": "asof"},
+        {"view": "profile", "alias": "friend", "join": "asof", "on": {"friend_id": "user_id"}},
+    ],
+    "columns": [
+        "events:seq",
+        "profile:name",
+        {"ref": "profile:tags", "default": ["none"], "nullable": False},
+        {"ref": "profile:level", "default": -1, "nullable": False},
+        {"ref": "profile:lacking", "default": 7},
+        "pair:score",
+        {"ref": "friend:name", "name": "friend_name"},
+        {"ref": "friend:level", "name": "friend_level"},
+    ],
+}
+
+
+def view(name: str, entity: Any, fields: dict[str, str], **more: Any) -> dict[str, Any]:
+    optional = {"lacking"}
+    return {
+        "name": name,
+        "entity": entity,
+        "source": {"path": name, "timestamp_field": "at", **more.pop("source", {})},
+        "fields": [
+            {"name": "at", "dtype": "TIMESTAMP"},
+            *({"name": one, "dtype": kind, "optional": one in optional} for one, kind in fields.items()),
+        ],
+        **more,
+    }
+
+
+def times(values: list[int | None]) -> pa.Array:
+    return pa.array(values, pa.timestamp("us"))
+
+
+def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Project:
+    """Versions from ten days before to a day after, many at equal times; some keys are NULL or unknown."""
+    rng = random.Random(seed)
+    steps = rng.choice([DAY_US // 4, 3_600_000_000, 1])
+
+    def moment() -> int | None:
+        near = rng.randrange(-2 * DAY_US, 2 * DAY_US) if rng.random() < 0.6 else -rng.randrange(10 * DAY_US)
+        return None if rng.random() < 0.03 else START + near // steps * steps
+
+    def key(most: int) -> int | None:
+        return None if rng.random() < 0.1 else rng.randrange(most)
+
+    count = 120
+    events = {
+        "at": times([moment() for _ in range(count)]),
+        "seq": list(range(count)),
+        "user_id": [key(6) for _ in range(count)],
+        "artwork_id": [key(4) for _ in range(count)],
+        "friend_id": pa.array([key(6) for _ in range(count)], pa.int32()),
+    }
+    versions = 150
+    profile = {
+        "at": times([moment() for _ in range(versions)]),
+        "made": times([None if rng.random() < 0.1 else moment() for _ in range(versions)]),
+        "user_id": [key(6) for _ in range(versions)],
+        "name": [rng.choice(["a", "bb", None]) for _ in range(versions)],
+        "level": [rng.choice([1, 2, None]) for _ in range(versions)],
+    }
+    # Lists are no part of the total order: versions that are equal in it have equal lists.
+    profile["tags"] = [{1: [], 2: ["x", None], None: None}[level] for level in profile["level"]]
+    pair = {
+        "at": times([moment() for _ in range(versions)]),
+        "user_id": [key(6) for _ in range(versions)],
+        "artwork_id": [key(4) for _ in range(versions)],
+        "score": [rng.choice([0.5, float("nan"), -0.0, None]) for _ in range(versions)],
+    }
+    fields = {"name": "TEXT", "tags": "TEXT[]", "level": "BIGINT", "lacking": "BIGINT"}
+    created = rng.random() < 0.5
+    more: dict[str, Any] = {"source": {"created_field": "made"}} if created else {}
+    more |= rng.choice([{}, {"ttl": "36h"}, {"delay_seconds": 0.5}])
+    return write_project(
+        root,
+        views=[
+            view("events", ["user", "artwork"], {"seq": "BIGINT", "friend_id": "INTEGER"}),
+            view("profile", "user", fields | ({"made": "TIMESTAMP"} if created else {}), **more),
+            view("pair", ["user", "artwork"], {"score": "DOUBLE"}),
+        ],
+        services=[service],
+        data={
+            "events/a.parquet": pa.table(events),
+            "profile/a.parquet": pa.table(profile).slice(0, 70),
+            "profile/b.parquet": pa.table(profile).slice(70),
+            "pair/a.parquet": pa.table(pair),
+        },
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_they_are_those_of_sql(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = project_of(tmp_path, seed)
+    beside = project.run("s", [DAY], output_root=str(tmp_path / "beside"))
+    counted = counters(beside)
+    monkeypatch.setattr(LookupPlan, "of", classmethod(lambda *_: None))
+    in_sql = project.run("s", [DAY], output_root=str(tmp_path / "sql"))
+    assert repr(beside.rows(DAY)) == repr(in_sql.rows(DAY))  # NaN is NaN
+    assert beside.hashes == in_sql.hashes
+    assert counted == counters(in_sql)
+    assert {row["lacking"] for row in in_sql.rows(DAY)} == {7}
+
+
+def counters(run: Any) -> Any:
+    manifest = DayStore(run.result.output_path).manifest(dt.date.fromisoformat(DAY))
+    assert manifest is not None
+    return manifest.counters
+
+
+def test_what_does_not_fit_into_memory_is_joined_in_sql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_of(tmp_path, 1)
+    expected = project.run("s", [DAY], output_root=str(tmp_path / "beside")).hashes
+    monkeypatch.setattr(day_lookups, "_SHARE", 0)
+    dropped = []
+    monkeypatch.setattr(
+        day_lookups.LookupStream,
+        "drop",
+        lambda self, drop=day_lookups.LookupStream.drop: (dropped.append(1), drop(self)),
+    )
+    assert project.run("s", [DAY], output_root=str(tmp_path / "sql")).hashes == expected
+    assert dropped == [1]
+
+
+def planned(project: Project) -> set[str]:
+    plan = LookupPlan.of(project.pipeline("s"), project.catalog(project.config()))
+    return set() if plan is None else {lookup.operator.name for lookup in plan.lookups}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, {"join_profile", "join_pair", "join_friend"}),
+        ({"derived": [{"name": "d", "sql": "score + 1"}]}, {"join_profile", "join_friend"}),
+        ({"content_filter": [{"name": "f", "sql": "friend__level > 0"}]}, {"join_profile", "join_pair"}),
+        ({"curation": [{"name": "c", "column": "score", "sql": "0.0"}]}, {"join_profile", "join_friend"}),
+    ],
+    ids=["passed on", "derived from", "filtered by", "rewritten"],
+)
+def test_only_what_is_just_passed_on_is_set_beside(
+    change: dict[str, Any], expected: set[str], tmp_path: Path
+) -> None:
+    extra = ["derived:d"] if "derived" in change else []
+    service = SERVICE | change | {"columns": [*SERVICE["columns"], *extra]}
+    assert planned(project_of(tmp_path, 0, service)) == expected
+
+
+def test_values_that_are_cast_are_joined_in_sql(tmp_path: Path) -> None:
+    columns = [one for one in SERVICE["columns"] if one != "pair:score"]
+    cast = {"ref": "pair:score", "dtype": "FLOAT"}
+    project = project_of(tmp_path, 0, SERVICE | {"columns": [*columns, cast]})
+    assert planned(project) == {"join_profile", "join_friend"}
