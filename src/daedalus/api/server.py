@@ -6,18 +6,19 @@ import datetime as dt
 import json
 import logging
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
 from daedalus.api.app import Limits, create_app
 from daedalus.api.guard import Access, is_loopback
-from daedalus.errors import DefinitionError, MissingExtraError
+from daedalus.errors import DefinitionError, ExecutionError, MissingExtraError
 from daedalus.platform.live import LiveProject
 from daedalus.platform.run_queue import RunQueue, start_queue
 from daedalus.secrets import mask, remember_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 _SHORTEST_TOKEN = 16
@@ -55,8 +56,20 @@ def serve(
     workers: int = 1,
     queue_size: int = 32,
     limits: Limits | None = None,
+    started: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a project until SIGTERM or SIGINT; then end the runs that were started here.
+
+    Args:
+        root: the project's folder.
+        host: where to listen.
+        port: 0 takes a free one.
+        token: what callers must show.
+        allowed_hosts: further names that requests may be addressed to.
+        workers: runs at a time.
+        queue_size: runs that may wait.
+        limits: how much at once.
+        started: told the address once it is bound.
 
     Raises:
         DefinitionError: no project, or an address that needs a token.
@@ -72,12 +85,11 @@ def serve(
     access = access_for(host, token, allowed_hosts)
     project = LiveProject(root)
     app = create_app(project, access=access, limits=limits)
+    listening = _bound(host, port)
     start_queue(project.current(), RunQueue(workers=workers, capacity=queue_size))
     log_as_json()
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -91,7 +103,26 @@ def serve(
     # uvicorn raises the signal again once it is done; the process then ends by itself.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run()
+    if started is not None:
+        shown = f"[{host}]" if ":" in host else host
+        started(f"http://{shown}:{listening.getsockname()[1]}")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at the address, before anything else is started."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise ExecutionError(
+            f"the address cannot be listened on: {error.strerror or error}",
+            where=f"{host}:{port}",
+            hint="Choose another one with --port",
+        ) from None
+    return listening
 
 
 class _JsonLines(logging.Formatter):

@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from daedalus.cli import (
+    api,
     config,
     demo,
     init,
@@ -88,6 +89,7 @@ def build_app() -> typer.Typer:
     app.command("reproduce")(records.reproduce)
     app.command("diff-runs")(records.diff_runs)
     app.add_typer(config.app, name="config")
+    app.command("serve-api")(api.serve_api)
     return app
 
 

@@ -87,6 +87,25 @@ def show(run_id: RunArgument, *, output_root: RootOption = None, output: FormatO
         say(f"ended by {run['error'].get('message', '')}")
 
 
+@app.command("cancel")
+def cancel(
+    run_id: RunArgument, *, output_root: RootOption = None, output: FormatOption = Format.TABLE
+) -> None:
+    """Stop a run that waits or runs on this machine.
+
+    Its process is interrupted, and killed when that is not enough. Finished days stay; no day is there in part.
+    """
+    from daedalus.platform import PlatformRegistry
+    from daedalus.platform.records import metadata_store
+    from daedalus.platform.run_control import cancel as stop
+
+    run = stop(metadata_store(PlatformRegistry.open(), output_root), run_id)
+    if output is Format.JSON:
+        print_json({"run_id": run.run_id, "status": run.status.value})
+        return
+    say(f"run {run.run_id} is {run.status.value}")
+
+
 @app.command("logs")
 def logs(
     run_id: RunArgument,
