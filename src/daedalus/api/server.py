@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 from daedalus.api.app import Limits, create_app
 from daedalus.api.guard import Access, is_loopback
 from daedalus.errors import DefinitionError, ExecutionError, MissingExtraError
+from daedalus.operator_config import effective_config
 from daedalus.platform.live import LiveProject
-from daedalus.platform.run_queue import RunQueue, start_queue
+from daedalus.platform.run_queue import ElsewhereLauncher, RunQueue, start_queue
 from daedalus.secrets import mask, remember_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from daedalus.platform.run_queue import RunLauncher
 
 _SHORTEST_TOKEN = 16
 _GRACE_SECONDS = 5
@@ -86,7 +89,7 @@ def serve(
     project = LiveProject(root)
     app = create_app(project, access=access, limits=limits)
     listening = _bound(host, port)
-    start_queue(project.current(), RunQueue(workers=workers, capacity=queue_size))
+    start_queue(project.current(), _launcher(project, workers, queue_size))
     log_as_json()
     config = uvicorn.Config(
         app,
@@ -107,6 +110,16 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{listening.getsockname()[1]}")
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _launcher(project: LiveProject, workers: int, queue_size: int) -> RunLauncher:
+    """What does the runs: processes of this server, or Dagster where the configuration says so."""
+    if project.current().config().runs_via == "queue":
+        return RunQueue(workers=workers, capacity=queue_size)
+    from daedalus.defs.graphql import launch_partition
+
+    url = effective_config()["dagster_graphql_url"]
+    return ElsewhereLauncher(lambda service, day: launch_partition(url, service, day))
 
 
 def _bound(host: str, port: int) -> socket.socket:

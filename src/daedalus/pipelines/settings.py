@@ -118,6 +118,7 @@ class TrainingRunConfig:
         dense_qid: number the sessions of each day from 0, without gaps, instead of by the session map.
         feature_refs: which views to load, for services that declare no `columns`.
         output_columns: the output schema, for services that declare no `columns`.
+        runs_via: `queue` or `dagster`: who does the runs that JSON-RPC and MCP start.
         constants: what `${base.name}` stands for.
         config_files: the files that were read, relative to the project where they lie in it.
         notices: what a person should know, and no error.
@@ -144,6 +145,7 @@ class TrainingRunConfig:
     ray_num_cpus: int | None = None
     ray_address: str | None = None
     tracking: Literal["none", "mlflow"] = "none"
+    runs_via: Literal["queue", "dagster"] = "queue"
     openlineage: bool = False
     openlineage_namespace: str = "daedalus"
     constants: tuple[tuple[str, Any], ...] = ()

@@ -64,6 +64,7 @@ def to_run_config(
         ray_num_cpus=settings.ray_num_cpus,
         ray_address=settings.ray_address,
         tracking=settings.tracking,
+        runs_via=settings.runs_via,
         openlineage=settings.openlineage,
         openlineage_namespace=settings.openlineage_namespace,
         constants=tuple(constants.items()),

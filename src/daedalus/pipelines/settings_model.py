@@ -154,6 +154,7 @@ class TrainingSettings(ProjectConstants):
     ray_num_cpus: Count | None = None
     ray_address: Name | None = None
     tracking: Literal["none", "mlflow"] = "none"
+    runs_via: Literal["queue", "dagster"] = "queue"
     openlineage: bool = False
     openlineage_namespace: Name = "daedalus"
 

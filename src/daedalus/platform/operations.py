@@ -28,6 +28,8 @@ from daedalus.platform.results import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+__all__ = ["OPERATIONS", "Operation", "Surface", "operations"]
+
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 ViewName = Annotated[_Name, Field(description="A view's name.")]
 ServiceName = Annotated[_Name, Field(description="A service's name.")]
@@ -116,8 +118,7 @@ def materialize_partition(
     except ValueError:
         raise ParameterError(f"there is no day {partition}", where="params.partition") from None
     _known(registry.catalog.service, service, "service")
-    run = queue_of(registry).submit(registry, service, day)
-    return RunState(run_id=run.run_id, status=run.status.value)
+    return queue_of(registry).submit(registry, service, day)
 
 
 def get_run(registry: PlatformRegistry, *, run_id: RunId) -> dict[str, Any]:

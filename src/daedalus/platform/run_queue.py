@@ -26,13 +26,15 @@ from daedalus.errors import BusyError, DaedalusError, ParameterError
 from daedalus.metadata.store import MetadataStore, RunStatus
 from daedalus.platform.records import run_holding
 from daedalus.platform.registry import RunOptions, train_request
+from daedalus.platform.results import RunState
 from daedalus.platform.run_control import GRACE_SECONDS, kill_tree
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Callable
     from pathlib import Path
 
-    from daedalus.metadata.store import StoredRun
+    from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.registry import PlatformRegistry
 
 _SAID_BYTES = 8192
@@ -41,7 +43,7 @@ _SAID_BYTES = 8192
 class RunLauncher(Protocol):
     """Starts the run of a partition."""
 
-    def submit(self, registry: PlatformRegistry, service: str, day: dt.date) -> StoredRun:
+    def submit(self, registry: PlatformRegistry, service: str, day: dt.date) -> RunState:
         """Start it; returns at once."""
         ...
 
@@ -83,7 +85,7 @@ class RunQueue:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, registry: PlatformRegistry, service: str, day: dt.date) -> StoredRun:
+    def submit(self, registry: PlatformRegistry, service: str, day: dt.date) -> RunState:
         """Record a run of one day and have it done when its turn comes.
 
         Raises:
@@ -92,12 +94,7 @@ class RunQueue:
             BusyError: a run is at this day already, and which; or too many wait.
         """
         config = registry.config()
-        if not config.holds_day(day):
-            raise ParameterError(
-                f"{day.isoformat()} is outside feed_start..feed_end ({config.feed_start}..{config.feed_end})",
-                where="params.partition",
-                hint="Widen the months in config/training/runtime.yaml",
-            )
+        require_in_range(config, day)
         pipeline = registry.pipeline(service, config)
         store = MetadataStore(config.output_path)
         with self._lock:
@@ -122,7 +119,7 @@ class RunQueue:
             job = _Job(run_id=run_id, store=store, arguments=arguments)
             self._waiting[run_id] = job
             self._jobs.put(job)
-        return store.find(run_id)
+        return RunState(run_id=run_id, status=store.find(run_id).status.value)
 
     def close(self) -> None:
         """Begin nothing more, end what runs; no day is left half-written."""
@@ -192,6 +189,39 @@ class RunQueue:
         with self._lock:
             self._running.pop(job.run_id, None)
         _settle(job, code, said)
+
+
+class ElsewhereLauncher:
+    """Has somebody else do the runs, such as Dagster; its run ids are its own.
+
+    Args:
+        launch: starts the run of a service's day, returns its id.
+    """
+
+    def __init__(self, launch: Callable[[str, dt.date], str]) -> None:
+        self._launch = launch
+
+    def submit(self, registry: PlatformRegistry, service: str, day: dt.date) -> RunState:
+        """Ask for it; what went wrong there is raised here.
+
+        Raises:
+            ParameterError: the day is outside the configured months.
+        """
+        require_in_range(registry.config(), day)
+        return RunState(run_id=self._launch(service, day), status=RunStatus.QUEUED.value)
+
+    def close(self) -> None:
+        """Its runs go on."""
+
+
+def require_in_range(config: TrainingRunConfig, day: dt.date) -> None:
+    """ParameterError unless the day lies in the configured months."""
+    if not config.holds_day(day):
+        raise ParameterError(
+            f"{day.isoformat()} is outside feed_start..feed_end ({config.feed_start}..{config.feed_end})",
+            where="params.partition",
+            hint="Widen the months in config/training/runtime.yaml",
+        )
 
 
 def _is_over(job: _Job) -> bool:
