@@ -88,8 +88,8 @@ def serve(
     access = access_for(host, token, allowed_hosts)
     project = LiveProject(root)
     app = create_app(project, access=access, limits=limits)
-    listening = _bound(host, port)
-    start_queue(project.current(), _launcher(project, workers, queue_size))
+    listening = bound_socket(host, port)
+    start_queue(project.current(), launcher_for(project, workers, queue_size))
     log_as_json()
     config = uvicorn.Config(
         app,
@@ -112,7 +112,7 @@ def serve(
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _launcher(project: LiveProject, workers: int, queue_size: int) -> RunLauncher:
+def launcher_for(project: LiveProject, workers: int, queue_size: int) -> RunLauncher:
     """What does the runs: processes of this server, or Dagster where the configuration says so."""
     if project.current().config().runs_via == "queue":
         return RunQueue(workers=workers, capacity=queue_size)
@@ -122,7 +122,7 @@ def _launcher(project: LiveProject, workers: int, queue_size: int) -> RunLaunche
     return ElsewhereLauncher(lambda service, day: launch_partition(url, service, day))
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int) -> socket.socket:
     """A socket at the address, before anything else is started."""
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
