@@ -19,6 +19,7 @@ from daedalus.cli import (
     init,
     lineage,
     materialize,
+    mcp,
     pipeline,
     records,
     registry,
@@ -90,6 +91,7 @@ def build_app() -> typer.Typer:
     app.command("diff-runs")(records.diff_runs)
     app.add_typer(config.app, name="config")
     app.command("serve-api")(api.serve_api)
+    app.command("mcp")(mcp.mcp)
     return app
 
 

@@ -1,0 +1,39 @@
+"""`daeda mcp`: the project's operations as tools of the Model Context Protocol."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from daedalus.cli.render import Format, FormatOption
+
+TOKEN = "DAEDALUS_MCP_TOKEN"  # noqa: S105 - the name of a variable
+
+
+class Transport(StrEnum):
+    """How clients reach the server."""
+
+    STDIO = "stdio"
+    STREAMABLE_HTTP = "streamable-http"
+
+
+def mcp(
+    *,
+    transport: Annotated[
+        Transport, typer.Option("--transport", help="stdio: a client starts it; streamable-http: it listens.")
+    ] = Transport.STDIO,
+    host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to listen.")] = 8001,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Offer the operations as MCP tools to a client.
+
+    Over HTTP the path is /mcp; a bearer token is asked for when DAEDALUS_MCP_TOKEN holds one, which it must unless
+    only this machine can reach the host.
+    """
+    from daedalus.mcp import serve
+
+    serve(transport=transport.value, host=host, port=port, token=os.environ.get(TOKEN, ""))
