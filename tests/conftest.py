@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
 
-from support.servers import _s3_process, postgres_server, s3_server  # noqa: F401 - fixtures
+from support.servers import _s3_process, postgres_server, redis_server, s3_server  # noqa: F401 - fixtures
 from support.snowflake_server import _snowflake_process, snowflake_server  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:

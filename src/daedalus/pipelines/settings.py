@@ -103,6 +103,24 @@ class SinkConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineStoreConfig:
+    """Where the online store is.
+
+    Attributes:
+        url: `redis://`, `rediss://` (TLS), `redis+cluster://`, `rediss+cluster://` or `unix://`; `valkey` reads as
+            `redis`. Secrets in it are `${ENV}`, unresolved.
+        namespace: begins every key, so that projects can share a server.
+        timeout_seconds: the longest that one answer may take.
+        retries: how often a command is sent again after a lost connection or a time-out.
+    """
+
+    url: str = ""
+    namespace: str = "daedalus"
+    timeout_seconds: float = 5.0
+    retries: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRunConfig:
     """Everything a training run needs besides the definitions; the result of `load_training_config`.
 
@@ -134,6 +152,7 @@ class TrainingRunConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     output_root: str = "data/training_output"
     sink: SinkConfig = field(default_factory=SinkConfig)
+    online_store: OnlineStoreConfig = field(default_factory=OnlineStoreConfig)
     dense_qid: bool = False
     feature_refs: tuple[FeatureColumnRef, ...] = ()
     output_columns: tuple[ServiceColumn, ...] = ()

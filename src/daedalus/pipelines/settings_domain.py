@@ -12,6 +12,7 @@ from daedalus.pipelines.settings import (
     EmbeddingCoverageFilter,
     EmbeddingStoreConfig,
     EnrichmentSpec,
+    OnlineStoreConfig,
     SinkConfig,
     TrainingRunConfig,
 )
@@ -46,6 +47,7 @@ def to_run_config(
         ),
         output_root=_absolute(settings.output_root),
         sink=SinkConfig(**settings.sink.model_dump()),
+        online_store=OnlineStoreConfig(**settings.online_store.model_dump()),
         dense_qid=settings.dense_qid,
         feature_refs=tuple(FeatureColumnRef.parse(text) for text in settings.feature_refs),
         output_columns=tuple(_column(section) for section in settings.output_columns),

@@ -42,6 +42,10 @@ def _as_format(value: Any) -> Any:
     return {"format": value} if isinstance(value, str) else value
 
 
+def _as_url(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
 def _switch(value: Any) -> Any:
     if isinstance(value, str) and value.strip().lower() in {"enabled", "disabled"}:
         value = value.strip().lower() == "enabled"
@@ -83,6 +87,15 @@ class SinkSection(_Section):
     format: Literal["parquet", "duckdb", "ducklake"] = "parquet"
     path: str = ""
     data_path: str = ""
+
+
+class OnlineStoreSection(_Section):
+    """`online_store`: where the newest values are kept for serving."""
+
+    url: str = ""
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "daedalus"
+    timeout_seconds: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=600)] = 5.0
+    retries: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=20)] = 3
 
 
 class OutputColumnSection(_Section):
@@ -146,6 +159,7 @@ class TrainingSettings(ProjectConstants):
     compute: ComputeSection = ComputeSection()
     output_root: Name = "data/training_output"
     sink: Annotated[SinkSection, BeforeValidator(_as_format)] = SinkSection()
+    online_store: Annotated[OnlineStoreSection, BeforeValidator(_as_url)] = OnlineStoreSection()
     dense_qid: bool = False
     feature_refs: list[Name] = []
     output_columns: list[Annotated[OutputColumnSection, BeforeValidator(_by_name)]] = []
