@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-import mcp_types as types
-
-from daedalus.errors import ParameterError
+from daedalus.errors import ParameterError, did_you_mean
 from daedalus.platform.definition_files import pipeline_yaml, service_yaml, view_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import mcp_types as types
 
     from daedalus.platform.registry import PlatformRegistry
 
@@ -81,6 +81,8 @@ def uri_of(kind: str, name: str) -> str:
 
 def list_resources(registry: PlatformRegistry) -> list[types.Resource]:
     """Every view, service and pipeline of the project."""
+    import mcp_types as types
+
     return [
         types.Resource(
             uri=uri_of(kind, name),
@@ -96,6 +98,8 @@ def list_resources(registry: PlatformRegistry) -> list[types.Resource]:
 
 def list_templates() -> list[types.ResourceTemplate]:
     """What the URIs look like."""
+    import mcp_types as types
+
     return [
         types.ResourceTemplate(
             uri_template=f"{SCHEME}{kind}/{{{one.variable}}}",
@@ -115,6 +119,8 @@ def read_resource(registry: PlatformRegistry, uri: str) -> types.TextResourceCon
         ParameterError: there is no such resource.
         DaedalusError: it cannot be read, or does not compile.
     """
+    import mcp_types as types
+
     kind, slash, name = uri.removeprefix(SCHEME).partition("/")
     one = _KINDS.get(kind)
     if not uri.startswith(SCHEME) or one is None or not slash:
@@ -122,8 +128,6 @@ def read_resource(registry: PlatformRegistry, uri: str) -> types.TextResourceCon
         raise ParameterError("there is no such resource", where="params.uri", hint=f"Known: {known}")
     name = unquote(name)
     if name not in one.names(registry):
-        from daedalus.errors import did_you_mean
-
         raise ParameterError(
             f"there is no {one.title} {name[:200]!r}",
             where="params.uri",

@@ -5,12 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.to_thread
-import mcp_types as types
-from mcp.server.lowlevel import Server
-from mcp.shared.exceptions import MCPError
-
 from daedalus.errors import DaedalusError
 from daedalus.mcp import resources
 from daedalus.mcp.tools import refusal_of, result_of, tool_of
@@ -21,7 +15,10 @@ from daedalus.platform.operations import operations
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import mcp_types as types
     from mcp.server.context import ServerRequestContext
+    from mcp.server.lowlevel import Server
+    from mcp.shared.exceptions import MCPError
 
     from daedalus.platform.live import LiveProject
 
@@ -40,6 +37,11 @@ def create_server(project: LiveProject) -> Server[Any]:
     Errors of an operation are results with `is_error`, holding `{code, message, data}`; unknown tools and resources
     are errors of the protocol with the same three.
     """
+    import anyio
+    import anyio.to_thread
+    import mcp_types as types
+    from mcp.server.lowlevel import Server
+
     from daedalus import __version__
 
     tools = {one.tool_name: one for one in operations(Surface.MCP)}
@@ -117,4 +119,6 @@ def _fault(error: Exception) -> Fault:
 
 
 def _error(fault: Fault) -> MCPError:
+    from mcp.shared.exceptions import MCPError
+
     return MCPError(fault.code, fault.message, fault.data.model_dump())

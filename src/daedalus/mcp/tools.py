@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import mcp_types as types
-
 if TYPE_CHECKING:
+    import mcp_types as types
+
     from daedalus.platform.faults import Fault
     from daedalus.platform.operation import Operation
 
@@ -17,6 +17,8 @@ RESULT = "result"
 
 def tool_of(operation: Operation) -> types.Tool:
     """The tool that does an operation."""
+    import mcp_types as types
+
     return types.Tool(
         name=operation.tool_name,
         title=operation.name,
@@ -34,12 +36,16 @@ def tool_of(operation: Operation) -> types.Tool:
 
 def result_of(operation: Operation, value: Any) -> types.CallToolResult:
     """What an operation returned, structured and as text."""
+    import mcp_types as types
+
     structured = value if _is_object(operation) else {RESULT: value}
     return types.CallToolResult(content=[_text(structured)], structured_content=structured)
 
 
 def refusal_of(fault: Fault) -> types.CallToolResult:
     """What went wrong: `{code, message, data}`, for the model to read and mend."""
+    import mcp_types as types
+
     plain = fault.model_dump()
     return types.CallToolResult(content=[_text(plain)], structured_content=plain, is_error=True)
 
@@ -63,4 +69,6 @@ def _output_schema(operation: Operation) -> dict[str, Any]:
 
 
 def _text(value: Any) -> types.TextContent:
+    import mcp_types as types
+
     return types.TextContent(type="text", text=json.dumps(value, ensure_ascii=False))

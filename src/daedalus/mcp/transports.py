@@ -7,10 +7,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
-import anyio
-from mcp.server.stdio import stdio_server
-from mcp.server.transport_security import TransportSecuritySettings
-
 from daedalus.api.guard import Access, Guard, is_loopback
 from daedalus.api.server import bound_socket, launcher_for
 from daedalus.errors import DefinitionError
@@ -58,6 +54,8 @@ def serve(
         DefinitionError: no project, or an address that needs a token.
         ExecutionError: the address cannot be listened on.
     """
+    import anyio
+
     project = LiveProject(root)
     if transport == "streamable-http":
         app = http_app(create_server(project), access_for(host, token))
@@ -94,6 +92,8 @@ def access_for(host: str, token: str) -> Access:
 
 def http_app(server: Server[Any], access: Access) -> ASGIApp:
     """The server as an application with the one path `/mcp`."""
+    from mcp.server.transport_security import TransportSecuritySettings
+
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         max_request_body_size=_BODY_BYTES,
@@ -104,6 +104,8 @@ def http_app(server: Server[Any], access: Access) -> ASGIApp:
 
 
 async def _serve_stdio(server: Server[Any]) -> None:
+    from mcp.server.stdio import stdio_server
+
     async with stdio_server() as (reading, writing):
         # The transport holds a private copy of the stream; what anything here prints goes to standard error.
         with contextlib.redirect_stdout(sys.stderr):
