@@ -119,6 +119,17 @@ def cpu_of_tree() -> float:
     return total
 
 
+class Clock:
+    """Wall and processor seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), cpu_of_tree()
+
+    def stop(self) -> tuple[float, float]:
+        """Both, until now."""
+        return time.perf_counter() - self._started[0], cpu_of_tree() - self._started[1]
+
+
 def run_child(methods: Iterable[Method], order: dict[str, Any]) -> None:
     """Do what the parent ordered: write the answer for a sample, or measure."""
     method = next(method for method in methods if method.name == order["method"])
@@ -132,17 +143,18 @@ def run_child(methods: Iterable[Method], order: dict[str, Any]) -> None:
     gc.collect()
     before = memory_of_tree()[1]
     for _ in range(order["repeat"]):
-        began, used = time.perf_counter(), cpu_of_tree()
+        clock = Clock()
         answer = run()
-        walls.append(time.perf_counter() - began)
-        cpus.append(cpu_of_tree() - used)
-        extra = answer if isinstance(answer, dict) else {}
+        wall, cpu = clock.stop()
+        extra = dict(answer) if isinstance(answer, dict) else {}
+        # A method may time a part of itself: reading what it writes again is no writing.
+        walls.append(extra.pop("wall", wall))
+        cpus.append(extra.pop("cpu", cpu))
         del answer
     found = Measured(
         method=method.name,
-        # A method may time a part of itself: reading what it writes again is no writing.
-        wall=extra.pop("wall", None) or statistics.median(walls),
-        cpu=extra.pop("cpu", None) or statistics.median(cpus),
+        wall=statistics.median(walls),
+        cpu=statistics.median(cpus),
         peak_mib=memory_of_tree()[0],
         before_mib=before,
         walls=walls,
@@ -181,7 +193,7 @@ class Bench:
             description=about, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         self.parser.add_argument("--size", type=size, default=100_000, help="rows: 100k, 1M, 10M")
-        self.parser.add_argument("--methods", nargs="+", help="only these (names may be shortened)")
+        self.parser.add_argument("--methods", nargs="+", help="only these; the beginning of a name is enough")
         self.parser.add_argument("--repeat", type=int, default=3, help="measured runs of each method")
         self.parser.add_argument("--timeout", type=float, default=900, help="seconds for one method")
         self.parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
@@ -219,7 +231,7 @@ class Bench:
             lines = [line for line in ran.stderr.splitlines() if line.strip()] or ["killed"]
             if os.environ.get("BENCH_TRACE"):
                 print(ran.stderr, file=sys.stderr)
-            return Measured(method=method.name, note=f"failed: {lines[-1][:90]}")
+            return Measured(method=method.name, note=f"failed: {lines[-1][:60]}")
         return ran.stdout
 
     def compare(
@@ -393,7 +405,7 @@ def _alike(one: Any, other: Any, tolerance: float) -> bool:
     if one == other:
         return True
     if isinstance(one, float | int) and isinstance(other, float | int):
-        both_nan = one != one and other != other  # noqa: PLR0124
+        both_nan = one != one and other != other
         return both_nan or abs(one - other) <= tolerance * max(abs(one), abs(other))
     # Libraries that know no empty list say NULL.
     return not one and not other and isinstance(one or other or [], list) and tolerance > 0

@@ -282,8 +282,8 @@ def polars_asof(job: Job) -> Callable[[], Any]:
 def feast_duckdb(job: Job) -> Callable[[], Any]:
     os.environ["FEAST_USAGE"] = "False"
     import pyarrow.parquet as pq
-    from feast import FeatureStore, FeatureView, Field, FileSource, types
     from feast import Entity as FeastEntity
+    from feast import FeatureStore, FeatureView, Field, FileSource, types
     from feast.repo_config import RepoConfig
 
     registry = job.folder / "feast-registry.db"

@@ -1,90 +1,76 @@
-"""Rolling aggregation against the obvious plans: seconds, ratios and peak memory.
+"""Rolling aggregation against the obvious plans: our three engines, window SQL, Polars `rolling`, Spark.
 
-    python benchmarks/rolling.py --rows 1000000 --data zipf uniform half
+    python benchmarks/rolling.py --size 1M --data zipf uniform half
 
-Contenders: our three engines; `agg(x) FILTER (...) OVER (... RANGE ...)` in DuckDB, with `list_slice` for
-lists, as one would write it by hand; Polars `rolling().agg()`. Every measurement is a process of its own over
-the same Parquet file: one unmeasured run over a thousandth of it (imports, compiled code), then the best of
-`--repeat`. The obvious plans do not leave out the row's own value, so they do less work than ours.
-Seconds and processor seconds are each set against our kernel engine; on a busy machine, read the second.
+A week of events, 40 per user: `zipf` (power law of exponent 0.83), `uniform`, or `half` (one user has half of all
+rows). `lists`: 9 lists of the newest 32 likes of 1, 3 and 7 days; `view lists`: 3 of views, seven times as many;
+`scalars`: all scalar operations over the three windows, 30 specs; every operation is a task of its own, too.
+The obvious plans do not leave out the row's own value, where ours do (three of the nine lists): they do less.
+Answers are compared on 5,000 rows first, with nothing left out. Ratios are against our kernel engine.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from _harness import Bench, Job, Method, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DAY_MS = 86_400_000
 DAYS = (1, 3, 7)
-LIKE = "hist.event = 'like_click'"
-VIEW = "hist.event = 'view'"
-LIST_COLUMNS = ("artwork_id", "author_id", "model_id")
+LIKE, VIEW = "like_click", "view"
+COLUMNS = ("artwork_id", "author_id", "model_id")
+NEWEST = 32
+#: Operation, and what it aggregates.
+SCALARS = (
+    ("count", "artwork_id"),
+    ("count_distinct", "artwork_id"),
+    ("min", "artwork_id"),
+    ("max", "artwork_id"),
+    ("sum", "artwork_id"),
+    ("sum", "score"),
+    ("mean", "score"),
+    ("first", "artwork_id"),
+    ("last", "artwork_id"),
+    ("seconds_since_last", "artwork_id"),
+)
 
 
-def list_spec(column: str, days: int, condition: str, *, exclude_self: bool) -> dict[str, Any]:
+def spec(operation: str, column: str, days: int, event: str = LIKE, **more: Any) -> dict[str, Any]:
     return {
-        "name": f"{'like' if condition == LIKE else 'view'}_{column}_{days}d",
-        "group_by": ["user_id"],
-        "operation": "list",
-        "value_column": column,
-        "window_days": days,
-        "condition": condition,
-        "max_items": 32,
-        "exclude_self": exclude_self,
-    }
-
-
-def scalar_spec(operation: str, column: str, **more: Any) -> dict[str, Any]:
-    return {
-        "name": f"{operation}_{column}",
+        "name": f"{operation}_{column}_{event}_{days}d",
         "group_by": ["user_id"],
         "operation": operation,
         "value_column": column,
-        "window_days": 7,
-        "condition": LIKE,
+        "window_days": days,
+        "condition": f"hist.event = '{event}'",
         **more,
     }
 
 
-SCALARS = [
-    scalar_spec("count", "artwork_id"),
-    scalar_spec("count_distinct", "artwork_id"),
-    scalar_spec("min", "artwork_id"),
-    scalar_spec("max", "artwork_id"),
-    scalar_spec("sum", "artwork_id"),
-    scalar_spec("sum", "score"),
-    scalar_spec("mean", "score"),
-    scalar_spec("first", "artwork_id"),
-    scalar_spec("last", "artwork_id"),
-    scalar_spec("seconds_since_last", "artwork_id"),
-]
+def newest(column: str, days: int, event: str = LIKE) -> dict[str, Any]:
+    own = {"exclude_self": True} if event == LIKE and column == "artwork_id" else {}
+    return spec("list", column, days, event, max_items=NEWEST, **own)
+
+
 TASKS: dict[str, list[dict[str, Any]]] = {
-    "9 like lists": [
-        list_spec(column, days, LIKE, exclude_self=column == "artwork_id")
-        for column in LIST_COLUMNS
-        for days in DAYS
-    ],
-    "3 view lists": [list_spec("artwork_id", days, VIEW, exclude_self=False) for days in DAYS],
-    **{spec["name"]: [spec] for spec in SCALARS},
+    "lists": [newest(column, days) for column in COLUMNS for days in DAYS],
+    "view lists": [newest("artwork_id", days, VIEW) for days in DAYS],
+    "scalars": [spec(operation, column, days) for operation, column in SCALARS for days in DAYS],
+    "flatten_distinct": [spec("flatten_distinct", "tags", days) for days in DAYS],
+    **{f"{name} of {column}": [spec(name, column, days) for days in DAYS] for name, column in SCALARS},
 }
-CONTENDERS = ("kernel", "duckdb", "polars", "obvious sql", "polars rolling")
+QUICK = ("lists", "view lists", "scalars", "flatten_distinct")
 
 
-def make_spine(rows: int, shape: str) -> pa.Table:
+def make_data(folder: Path, rows: int, shape: str) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     rng = np.random.default_rng(7)
     users = max(2, rows // 40)
     if shape == "zipf":
@@ -94,159 +80,253 @@ def make_spine(rows: int, shape: str) -> pa.Table:
         user = rng.integers(0, users, rows)
         if shape == "half":
             user[rng.random(rows) < 0.5] = 0
+    # No two rows of one instant: the obvious plans leave their order open.
+    gaps = rng.integers(1, max(2, 2 * 7 * DAY_MS // rows), rows)
     artwork = (rng.zipf(1.3, rows) % (rows // 5 + 1)).astype(np.int64)
-    events = pa.array(["view", "click", "like_click"]).take(pa.array(rng.choice(3, rows, p=[0.7, 0.2, 0.1])))
-    return pa.table(
+    events = pa.array([VIEW, "click", LIKE]).take(pa.array(rng.choice(3, rows, p=[0.7, 0.2, 0.1])))
+    tags = np.concatenate([[0], np.cumsum(rng.integers(0, 4, rows))]).astype(np.int32)
+    table = pa.table(
         {
+            "row_id": np.arange(rows),
             "user_id": user.astype(np.int64),
-            "event_timestamp": np.sort(rng.integers(0, 7 * DAY_MS, rows)),
+            "event_timestamp": np.cumsum(gaps),
             "event": events,
             "artwork_id": artwork,
             "author_id": artwork % 20_000,
             "model_id": artwork % 500,
             "score": rng.random(rows),
+            "tags": pa.ListArray.from_arrays(pa.array(tags), pa.array(rng.integers(0, 1000, tags[-1]))),
         }
     )
+    folder.mkdir(parents=True)
+    pq.write_table(table, folder / "spine.parquet")
 
 
-def ours(engine: str) -> Callable[[pa.Table, list[dict[str, Any]]], Any]:
-    from daedalus.compute import get_aggregate_pit_table
+def specs_of(job: Job) -> list[dict[str, Any]]:
+    specs = TASKS[job["task"]]
+    if job.parameters.get("comparing"):
+        specs = [{**one, "exclude_self": False} for one in specs]
+    return specs
 
-    return get_aggregate_pit_table(engine)
+
+def columns_of(specs: list[dict[str, Any]]) -> list[str]:
+    read = {"row_id", "user_id", "event_timestamp", "event", *(one["value_column"] for one in specs)}
+    order = ["row_id", "user_id", "event_timestamp", "event", *COLUMNS, "score", "tags"]
+    return [name for name in order if name in read]
 
 
-def obvious_sql(spine: pa.Table, specs: list[dict[str, Any]]) -> pa.Table:
+# ---------------------------------------------------------------------- methods
+
+
+def ours(engine: str) -> Callable[[Job], Callable[[], Any]]:
+    def prepare(job: Job) -> Callable[[], Any]:
+        import pyarrow.parquet as pq
+
+        from daedalus.compute import get_aggregate_pit_table
+
+        specs = specs_of(job)
+        spine = pq.read_table(job.folder / "spine.parquet", columns=columns_of(specs))
+        call = get_aggregate_pit_table(engine)
+        return lambda: in_any_order(call(spine, specs), specs, job)
+
+    return prepare
+
+
+def in_any_order(table: Any, specs: list[dict[str, Any]], job: Job) -> Any:
+    """Distinct values come in an order only from us: sorted when answers are compared."""
+    import pyarrow as pa
+
+    names = [one["name"] for one in specs if one["operation"] == "flatten_distinct"]
+    if not job.parameters.get("comparing"):
+        return table
+    for name in names:
+        place = table.schema.get_field_index(name)
+        values = [sorted(one or []) for one in table[name].to_pylist()]
+        table = table.set_column(place, name, pa.array(values, pa.list_(pa.int64())))
+    return table.select(["row_id", *(one["name"] for one in specs)])
+
+
+def obvious_sql(job: Job) -> Callable[[], Any]:
     import duckdb
+    import pyarrow.parquet as pq
 
+    specs = specs_of(job)
+    spine = pq.read_table(job.folder / "spine.parquet", columns=columns_of(specs))
     columns, windows = [], {}
-    for spec in specs:
-        window = f"w{spec['window_days']}"
+    for one in specs:
+        window = f"w{one['window_days']}"
         windows[window] = (
             f"{window} AS (PARTITION BY user_id ORDER BY event_timestamp "
-            f"RANGE BETWEEN {spec['window_days'] * DAY_MS} PRECEDING AND 1 PRECEDING)"
+            f"RANGE BETWEEN {one['window_days'] * DAY_MS} PRECEDING AND 1 PRECEDING)"
         )
-        over = f"FILTER (WHERE {spec['condition']}) OVER {window}"
-        value = spec["value_column"]
-        match spec["operation"]:
-            case "list":
-                text = f"list_slice(list({value}) {over}, -32, NULL)"
-            case "count_distinct":
-                text = f"count(DISTINCT {value}) {over}"
-            case "mean":
-                text = f"avg({value}) {over}"
-            case "first":
-                text = f"arg_min({value}, event_timestamp) {over}"
-            case "last":
-                text = f"arg_max({value}, event_timestamp) {over}"
-            case "seconds_since_last":
-                text = f"(event_timestamp - max(event_timestamp) {over}) / 1000"
-            case operation:
-                text = f"{operation}({value}) {over}"
-        columns.append(f"{text} AS {spec['name']}")
+        over = f"FILTER (WHERE {one['condition']}) OVER {window}"
+        columns.append(f"{_duckdb_value(one, over)} AS {one['name']}")
     query = f"SELECT hist.*, {', '.join(columns)} FROM spine AS hist WINDOW {', '.join(windows.values())}"
-    with duckdb.connect() as session:
-        session.register("spine", spine)
-        return session.execute(query).to_arrow_table()
+
+    def run() -> Any:
+        with duckdb.connect() as session:
+            session.register("spine", spine)
+            return in_any_order(session.execute(query).to_arrow_table(), specs, job)
+
+    return run
 
 
-def polars_rolling(spine: pa.Table, specs: list[dict[str, Any]]) -> Any:
+def _duckdb_value(one: dict[str, Any], over: str) -> str:
+    value = one["value_column"]
+    match one["operation"]:
+        case "list":
+            return f"list_slice(list({value}) {over}, -{NEWEST}, -1)"
+        case "flatten_distinct":
+            return f"list_distinct(flatten(list({value}) {over}))"
+        case "count_distinct":
+            return f"count(DISTINCT {value}) {over}"
+        case "mean":
+            return f"avg({value}) {over}"
+        case "first":
+            return f"arg_min({value}, event_timestamp) {over}"
+        case "last":
+            return f"arg_max({value}, event_timestamp) {over}"
+        case "seconds_since_last":
+            return f"(event_timestamp - max(event_timestamp) {over}) / 1000"
+        case operation:
+            return f"{operation}({value}) {over}"
+
+
+def polars_rolling(job: Job) -> Callable[[], Any]:
     import polars as pl
+    import pyarrow.parquet as pq
 
-    frame = pl.from_arrow(spine).with_columns(at=pl.col("event_timestamp").cast(pl.Datetime("ms")))
-    frame = frame.sort("user_id", "at")
-    for days in sorted({spec["window_days"] for spec in specs}):
-        found = []
-        for spec in specs:
-            if spec["window_days"] != days:
-                continue
-            event = spec["condition"].split("'")[1]
-            kept = pl.col(spec["value_column"]).filter(pl.col("event") == event)
-            match spec["operation"]:
-                case "list":
-                    value = kept.tail(32)
-                case "count_distinct":
-                    value = kept.n_unique()
-                case "seconds_since_last":
-                    value = pl.col("event_timestamp").filter(pl.col("event") == event).max()
-                case operation:
-                    value = getattr(kept, operation)()
-            found.append(value.alias(spec["name"]))
-        rolled = frame.rolling("at", period=f"{days}d", closed="left", group_by="user_id").agg(found)
-        frame = frame.hstack(rolled.select(spec["name"] for spec in specs if spec["window_days"] == days))
-    return frame
+    specs = specs_of(job)
+    spine = pq.read_table(job.folder / "spine.parquet", columns=columns_of(specs))
 
-
-def run_contender(name: str) -> Callable[[pa.Table, list[dict[str, Any]]], Any]:
-    if name == "obvious sql":
-        return obvious_sql
-    return polars_rolling if name == "polars rolling" else ours(name)
-
-
-def measure_here(contender: str, task: str, path: str, repeat: int) -> dict[str, float]:
-    spine = pq.read_table(path)
-    call = run_contender(contender)
-    call(spine.slice(0, max(100, spine.num_rows // 1000)), TASKS[task])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, cpu = [], []
-    for _ in range(repeat):
-        began, used = time.perf_counter(), time.process_time()
-        result = call(spine, TASKS[task])
-        seconds.append(time.perf_counter() - began)
-        cpu.append(time.process_time() - used)
-        del result
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": min(seconds), "cpu": min(cpu), "peak_mib": peak / 1024, "before_mib": before / 1024}
-
-
-def measure(contender: str, task: str, path: Path, repeat: int, timeout: float) -> dict[str, float] | None:
-    command = [sys.executable, __file__, "--child", contender, task, str(path), str(repeat)]
-    try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def report(shape: str, task: str, found: dict[str, dict[str, float] | None]) -> None:
-    best = found["kernel"]
-    for contender, numbers in found.items():
-        if numbers is None:
-            print(f"{shape:8} {task:30} {contender:15} over the time limit")
-            continue
-        ratio, cpu = ((numbers[key] / best[key] if best else float("nan")) for key in ("seconds", "cpu"))
-        print(
-            f"{shape:8} {task:30} {contender:15} {numbers['seconds']:8.3f} s {ratio:6.1f}x "
-            f"{numbers['cpu']:8.3f} cpu s {cpu:6.1f}x "
-            f"{numbers['peak_mib']:8.0f} MiB peak ({numbers['before_mib']:.0f} before)",
-            flush=True,
+    def run() -> Any:
+        frame = pl.from_arrow(spine).with_columns(at=pl.col("event_timestamp").cast(pl.Datetime("ms")))
+        frame = frame.sort("user_id", "at")
+        for days in sorted({one["window_days"] for one in specs}):
+            found = [_polars_value(pl, one) for one in specs if one["window_days"] == days]
+            rolled = frame.rolling("at", period=f"{days}d", closed="left", group_by="user_id").agg(found)
+            frame = frame.hstack(rolled.select(one["name"] for one in specs if one["window_days"] == days))
+        since = [one["name"] for one in specs if one["operation"] == "seconds_since_last"]
+        frame = frame.with_columns(
+            ((pl.col("event_timestamp") - pl.col(name)) / 1000).alias(name) for name in since
         )
+        return in_any_order(frame.to_arrow(), specs, job) if job.parameters.get("comparing") else frame
+
+    return run
+
+
+def _polars_value(pl: Any, one: dict[str, Any]) -> Any:
+    liked = pl.col("event") == one["condition"].split("'")[1]
+    kept = pl.col(one["value_column"]).filter(liked)
+    match one["operation"]:
+        case "list":
+            value = kept.tail(NEWEST)
+        case "flatten_distinct":
+            value = kept.explode().drop_nulls().unique()
+        case "count_distinct":
+            value = kept.n_unique()
+        case "seconds_since_last":
+            value = pl.col("event_timestamp").filter(liked).max()
+        case "sum":
+            value = pl.when(kept.count() > 0).then(kept.sum())
+        case operation:
+            value = getattr(kept, operation)()
+    return value.alias(one["name"])
+
+
+def spark(job: Job) -> Callable[[], Any]:
+    import os
+
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    session = (
+        SparkSession.builder.master("local[*]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.memory", "6g")
+        .config("spark.sql.shuffle.partitions", os.cpu_count() or 2)
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("ERROR")
+    specs = specs_of(job)
+    session.read.parquet(str(job.folder / "spine.parquet")).select(
+        *columns_of(specs)
+    ).createOrReplaceTempView("spine")
+    columns = []
+    for one in specs:
+        over = (
+            f"OVER (PARTITION BY user_id ORDER BY event_timestamp "
+            f"RANGE BETWEEN {one['window_days'] * DAY_MS} PRECEDING AND 1 PRECEDING)"
+        )
+        columns.append(f"{_spark_value(one, over)} AS {one['name']}")
+    frame = session.sql(f"SELECT *, {', '.join(columns)} FROM spine AS hist")
+
+    def run() -> Any:
+        if not job.parameters.get("comparing"):
+            return frame.write.format("noop").mode("overwrite").save()
+        import pyarrow.parquet as pq
+
+        frame.write.mode("overwrite").parquet(str(job.folder / "spark"))
+        return in_any_order(pq.read_table(job.folder / "spark"), specs, job)
+
+    return run
+
+
+def _spark_value(one: dict[str, Any], over: str) -> str:
+    kept = f"CASE WHEN {one['condition']} THEN {one['value_column']} END"
+    match one["operation"]:
+        case "list":
+            items = f"collect_list({kept}) {over}"
+            return f"slice({items}, greatest(size({items}) - {NEWEST - 1}, 1), {NEWEST})"
+        case "flatten_distinct":
+            return f"array_distinct(flatten(collect_list({kept}) {over}))"
+        case "count_distinct":
+            return f"size(collect_set({kept}) {over})"
+        case "mean":
+            return f"avg({kept}) {over}"
+        case "first" | "last" as operation:
+            return f"{operation}({kept}, true) {over}"
+        case "seconds_since_last":
+            seen = f"max(CASE WHEN {one['condition']} THEN event_timestamp END) {over}"
+            return f"(event_timestamp - {seen}) / 1000"
+        case operation:
+            return f"{operation}({kept}) {over}"
+
+
+METHODS = (
+    Method(name="kernel", prepare=ours("kernel"), floor=True),
+    Method(name="duckdb", prepare=ours("duckdb")),
+    Method(name="polars", prepare=ours("polars")),
+    Method(name="window sql", prepare=obvious_sql),
+    Method(name="rolling of Polars", prepare=polars_rolling),
+    Method(name="spark", prepare=spark, peer="pyspark"),
+)
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--child"]:
-        contender, task, path, repeat = sys.argv[2:]
-        print(json.dumps(measure_here(contender, task, path, int(repeat))))
+    bench = Bench(__file__, METHODS, __doc__ or "")
+    shapes = ["zipf", "uniform", "half"]
+    bench.parser.add_argument("--data", nargs="+", default=shapes[:1], choices=shapes)
+    bench.parser.add_argument("--tasks", nargs="+", default=list(QUICK), choices=[*TASKS, "all"])
+    options = bench.start()
+    if options is None:
         return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--data", nargs="+", default=["zipf"], choices=["zipf", "uniform", "half"])
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
-    parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--timeout", type=float, default=600, help="seconds for one contender")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        for shape in arguments.data:
-            path = Path(folder) / f"{shape}.parquet"
-            pq.write_table(make_spine(arguments.rows, shape), path)
-            for task in arguments.tasks:
-                found = {
-                    contender: measure(contender, task, path, arguments.repeat, arguments.timeout)
-                    for contender in arguments.contenders
-                }
-                report(shape, task, found)
+    tasks = list(TASKS) if "all" in options.tasks else options.tasks
+    for shape in options.data:
+        with scratch() as name:
+            folder, sample = Path(name) / "data", Path(name) / "sample"
+            make_data(folder, options.size, shape)
+            make_data(sample, min(options.size, 5_000), shape)
+            for task in tasks:
+                parameters = {"task": task, "data": shape, "rows": options.size}
+                bench.compare(sample, parameters | {"comparing": True}, order_by=["row_id"], tolerance=1e-9)
+                bench.measure(
+                    f"{options.size:,} rows, {shape}: {task} ({len(TASKS[task])} specs)",
+                    folder,
+                    sample,
+                    parameters,
+                )
+    bench.finish()
 
 
 if __name__ == "__main__":
