@@ -279,20 +279,25 @@ class PlatformRegistry:
         from daedalus.pipelines.executor import run_pipeline
         from daedalus.platform.openlineage import lineage_events
         from daedalus.platform.records import recorded_run
+        from daedalus.platform.tracking import tracked_run
 
         service, config = request.pipeline.service, request.run_config
         with (
+            tracked_run(self, kind, config, asked) as tracking,
             recorded_run(
                 self, kind=kind, service=service, config=config, request=asked, facts=facts, queued=queued
             ) as run,
             lineage_events(self, service, config, run.run_id) as lineage,
         ):
+            tracking.run_id = run.run_id
             result = run_pipeline(
                 replace(request, progress=run.watching(request.progress), run_id=run.run_id)
             )
             run.record_days(result)
             lineage.finished(result)
-        return replace(result, run_id=run.run_id, notices=(*result.notices, *lineage.notices))
+        return replace(
+            result, run_id=run.run_id, notices=(*result.notices, *lineage.notices, *tracking.notices)
+        )
 
     def list_stores(self) -> list[dict[str, Any]]:
         """Every configured embedding store, as configured; nothing is opened."""
