@@ -36,7 +36,7 @@ ServiceName = Annotated[_Name, Field(description="A service's name.")]
 Partition = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="A day, YYYY-MM-DD.")]
 RunId = Annotated[_Name, Field(description="A run's id, a unique beginning of it, or `latest`.")]
 Limit = Annotated[int, Field(ge=1, le=1000, description="The newest so many.")]
-Tail = Annotated[int, Field(ge=0, le=10_000, description="Only the last so many lines.")]
+Tail = Annotated[int | None, Field(ge=0, le=10_000, description="Only the last so many lines.")]
 
 
 # ------------------------------------------------------------------ definitions
@@ -145,7 +145,7 @@ def list_runs(
     return cast("list[RunLine]", found)
 
 
-def run_logs(registry: PlatformRegistry, *, run_id: RunId, tail: Tail | None = None) -> list[LogLine]:
+def run_logs(registry: PlatformRegistry, *, run_id: RunId, tail: Tail = None) -> list[LogLine]:
     """Read a run's log, oldest line first: progress, notices, errors."""
     from daedalus.platform.records import metadata_store, run_log
 
