@@ -1,0 +1,1 @@
+"""Serving: a Quack daemon that lets in only what is approved, and the client for it."""
