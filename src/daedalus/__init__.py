@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from daedalus.pipelines.settings import TrainingRunConfig, load_training_config
     from daedalus.platform import PlatformRegistry
+    from daedalus.platform.loading import load
 
 __all__ = [
     "ENTITIES",
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingRunConfig",
     "aggregate_pit_table",
     "get_aggregate_pit_table",
+    "load",
     "load_training_config",
 ]
 
@@ -56,6 +58,7 @@ _HOMES = {
     "TrainingRunConfig": "daedalus.pipelines.settings",
     "aggregate_pit_table": "daedalus.compute",
     "get_aggregate_pit_table": "daedalus.compute",
+    "load": "daedalus.platform.loading",
     "load_training_config": "daedalus.pipelines.settings",
 }
 
