@@ -13,6 +13,7 @@ import secrets
 import socket
 import subprocess
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,8 +165,10 @@ class RedisServer:
             client.ping()
             if self.cluster:
                 client.execute_command("CLUSTER ADDSLOTS", *range(16_384))
-                while b"cluster_state:ok" not in client.execute_command("CLUSTER INFO"):
-                    pass
+                deadline = time.monotonic() + 30
+                while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                    assert time.monotonic() < deadline, "the cluster does not come up"
+                    threading.Event().wait(0.05)
 
     def kill(self) -> None:
         """End it as a power cut does."""

@@ -8,7 +8,6 @@ response.tables[0].values, response.tables[0].statuses
 
 from __future__ import annotations
 
-from daedalus.online.connection import OnlineStoreConfig
 from daedalus.online.metrics import metrics_text
 from daedalus.online.model import (
     EVENT_TIME,
@@ -26,6 +25,7 @@ from daedalus.online.model import (
     table_of_view,
 )
 from daedalus.online.redis_store import RedisOnlineStore
+from daedalus.pipelines.settings import OnlineStoreConfig
 
 __all__ = [
     "EVENT_TIME",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,27 +12,11 @@ from daedalus.secrets import expand_env, looks_like_secret, mask, remember_secre
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from daedalus.pipelines.settings import OnlineStoreConfig
+
 _SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 _CLUSTER = "+cluster"
 WHERE = "online_store.url"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineStoreConfig:
-    """Where the online store is.
-
-    Attributes:
-        url: `redis://`, `rediss://` (TLS), `redis+cluster://`, `rediss+cluster://` or `unix://`; `valkey` reads as
-            `redis`. Secrets in it are `${ENV}`.
-        namespace: begins every key, so that projects can share a server.
-        timeout_seconds: the longest that one answer may take.
-        retries: how often a command is sent again after a lost connection or a time-out.
-    """
-
-    url: str = ""
-    namespace: str = "daedalus"
-    timeout_seconds: float = 5.0
-    retries: int = 3
 
 
 def connect(config: OnlineStoreConfig) -> tuple[Any, bool]:

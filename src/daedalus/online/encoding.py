@@ -246,7 +246,7 @@ class Decoded:
         if shown is not None:
             bits = bits & shown[:, None]
         by_column = np.ascontiguousarray(bits[:, : len(layout.slots)].T)
-        all_valid = by_column.all(axis=1).tolist()
+        all_valid: list[bool] = np.all(by_column, axis=1).tolist()
         packed = np.packbits(by_column, axis=1, bitorder="little")
         validity = [
             None if whole else pa.py_buffer(row) for whole, row in zip(all_valid, packed, strict=True)

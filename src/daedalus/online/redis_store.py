@@ -13,7 +13,7 @@ import pyarrow as pa
 from daedalus.errors import DefinitionError
 from daedalus.online import metrics
 from daedalus.online._scripts import APPEND, WRITE
-from daedalus.online.connection import OnlineStoreConfig, connect, shown_url, store_errors
+from daedalus.online.connection import connect, shown_url, store_errors
 from daedalus.online.encoding import encode, key_texts, order_of, slices, tombstone
 from daedalus.online.event_rows import ordered_events
 from daedalus.online.layout import BIAS, RecordLayout, unreadable
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from daedalus.pipelines.settings import OnlineStoreConfig
 
 #: Rows per script: Lua unpacks that many arguments, and the server serves nobody else meanwhile.
 WRITE_ROWS = 500
@@ -393,4 +395,5 @@ def _lives(table: OnlineTable, order: NDArray[Any], now_us: int) -> NDArray[Any]
     event = (order["event"].astype(np.uint64) ^ np.uint64(BIAS)).view(np.int64)
     age = np.where(order["event"] == 0, 0, now_us - event) / US
     left = np.maximum(table.ttl_seconds - age, 0) + _GRACE_SECONDS
-    return np.ceil(np.minimum(left, 1e12) * 1000).astype(np.int64)
+    lives: NDArray[Any] = np.ceil(np.minimum(left, 1e12) * 1000).astype(np.int64)
+    return lives
