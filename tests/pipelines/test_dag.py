@@ -12,7 +12,7 @@ import yaml
 
 from daedalus.compute import aggregate
 from daedalus.errors import CompileError, DaedalusError, ExecutionError
-from daedalus.pipelines import day_stream
+from daedalus.pipelines import day_aggregates, day_stream
 from daedalus.pipelines.pipeline_files import pipeline_from_yaml, pipeline_to_yaml
 from pipelines.tiny import DAYS, SERVICE, column, tiny
 
@@ -121,8 +121,8 @@ def test_another_tag_runs_other_code_for_the_same_values(
             ran.append(str(options["engine"]))
             super().__init__(*args, **options)
 
-    monkeypatch.setattr(aggregate, "Aggregation", Watched)
-    expected = project.run("s").hashes
+    monkeypatch.setattr(day_aggregates, "Aggregation", Watched)
+    expected = project.run("s", engine="duckdb").hashes
     assert ran == []  # all in SQL
     pipeline = body(project)
     operator(pipeline, "rolling").update(engine=tag, rolling_engine=engine)
@@ -177,7 +177,7 @@ def test_an_arrow_function_before_rolling(
     project: Project, monkeypatch: pytest.MonkeyPatch, rows_per_chunk: int
 ) -> None:
     # Its column is history: rolling reads all of it, so it cannot pass in chunks.
-    monkeypatch.setattr(day_stream.DayStream.__init__, "__defaults__", (rows_per_chunk,))
+    monkeypatch.setattr(day_stream, "CHUNK_ROWS", rows_per_chunk)
     pipeline = body(project)
     udf = {"op_kind": "arrow_udf_transform", "name": "hundreds", "function": "pipelines.udfs:hundreds"}
     insert_after(pipeline, "events", {**udf, "arguments": ["artwork_id"], "column": "big", "dtype": "BIGINT"})
@@ -192,7 +192,7 @@ def test_groups_are_counted_over_the_whole_day(
     project: Project, monkeypatch: pytest.MonkeyPatch, rows_per_chunk: int
 ) -> None:
     # An Arrow function before a filter that counts over groups: chunks must not cut the groups.
-    monkeypatch.setattr(day_stream.DayStream.__init__, "__defaults__", (rows_per_chunk,))
+    monkeypatch.setattr(day_stream, "CHUNK_ROWS", rows_per_chunk)
     pipeline = body(project)
     udf = {"op_kind": "arrow_udf_transform", "name": "shout", "function": "pipelines.udfs:shout"}
     insert_after(pipeline, "rolling", {**udf, "arguments": ["event"], "column": "loud", "dtype": "TEXT"})
@@ -261,7 +261,7 @@ def _wrong_rolling_engine(pipeline: Body) -> None:
 
 
 def _sql_on_polars(pipeline: Body) -> None:
-    operator(pipeline, "rolling")["rolling_engine"] = "polars"
+    operator(pipeline, "rolling").update(engine="sql", rolling_engine="polars")
 
 
 def _unknown_engine(pipeline: Body) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from daedalus.compute.aggregate import Aggregation
+from daedalus.pipelines.memory import give_back_memory
 from daedalus.pipelines.operators import ROW
 from daedalus.pipelines.rolling_tiers import blamed_on, history_inputs, relation_specs, spine_columns
 from daedalus.pipelines.spilled_rows import BUCKET, JoinedBuckets, SpillWriter, deal_out, read_rows
@@ -39,16 +40,17 @@ _BATCH_ROWS = 65_536
 _JOINED_ROWS = 65_536
 _MOST_BUCKETS = 256
 #: Bytes that a search takes per history row, per row, and per row and spec, beside the columns themselves.
-_PER_HISTORY_ROW, _PER_ROW, _PER_VALUE = 60, 60, 12
+_PER_HISTORY_ROW, _PER_ROW, _PER_VALUE = 40, 60, 8
 _FIXED_WIDTH, _OTHER_WIDTH = 8, 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Resources:
     """What the aggregation of a day may use.
 
     Attributes:
         memory: bytes, for aggregation.
+        taken: of these, what is held until the day's end.
         streaming: bytes, for finished rows on their way to the files.
         spill: where buckets wait.
         duckdb_config: of the engines that are DuckDB, and how many threads there are.
@@ -60,6 +62,12 @@ class Resources:
     spill: SpillFolder
     duckdb_config: Mapping[str, str]
     buckets: int = 0
+    taken: int = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that one more aggregation may take."""
+        return max(self.memory - self.taken, self.memory // 4, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +186,18 @@ class DayAggregate:
     def _prepared(self, keyed: _Keyed) -> _Whole | JoinedBuckets:
         rows = self._spine(keyed)
         histories = {name: self._history(keyed, name) for name in keyed.source}
-        buckets = self._resources.buckets or self._buckets(keyed, rows, histories)
+        need = self._need(keyed, rows, histories)
+        buckets = self._resources.buckets or min(_MOST_BUCKETS, -(-need // self._resources.left)) or 1
         if buckets == 1:
+            self._resources.taken += need
             tables: dict[str | None, pa.Table] = {
                 name: self._read(history) for name, history in histories.items()
             }
             return _Whole(self._read(rows), tables, keyed, self._engine, self._resources)
         dealt = {name: self._deal_out(history, rows, buckets) for name, history in histories.items()}
-        return self._in_buckets(keyed, self._deal_out(rows, rows, buckets), dealt)
+        joined = self._in_buckets(keyed, self._deal_out(rows, rows, buckets), dealt)
+        give_back_memory()
+        return joined
 
     @property
     def _engine(self) -> str:
@@ -238,16 +250,13 @@ class DayAggregate:
     def _types(self, rows: _Rows) -> dict[str, str]:
         return {name.lower(): dtype for name, dtype in self._graph.types(rows.relation).items()}
 
-    def _buckets(self, keyed: _Keyed, rows: _Rows, histories: Mapping[str, _Rows]) -> int:
-        """How many buckets it takes for each to fit into memory."""
-        specs = len(keyed.specs)
-        need = self._count(rows) * (self._width(rows) + _PER_ROW + _PER_VALUE * specs)
-        if (
-            need + sum(self._count_all(one) * self._weight(one) for one in histories.values())
-            > self._resources.memory
-        ):
-            need += sum(self._count(one) * self._weight(one) for one in histories.values())
-        return min(_MOST_BUCKETS, max(1, -(-need // self._resources.memory)))
+    def _need(self, keyed: _Keyed, rows: _Rows, histories: Mapping[str, _Rows]) -> int:
+        """Bytes that it takes in one piece, about."""
+        own = self._count(rows) * (self._width(rows) + _PER_ROW + _PER_VALUE * len(keyed.specs))
+        most = sum(self._count_all(one) * self._weight(one) for one in histories.values())
+        if own + most <= self._resources.left:
+            return own + most
+        return own + sum(self._count(one) * self._weight(one) for one in histories.values())
 
     def _weight(self, history: _Rows) -> int:
         return self._width(history) + _PER_HISTORY_ROW

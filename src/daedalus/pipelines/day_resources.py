@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
-#: Of `memory_limit`. The rest is for chunks on their way to the files.
-DUCKDB_SHARE, AGGREGATION_SHARE = 0.5, 0.25
+#: Of `memory_limit`. The rest is for lookups beside the rows, and for what allocators hold back.
+DUCKDB_SHARE, AGGREGATION_SHARE, STREAM_SHARE = 0.4, 0.2, 0.25
 #: Into how many parts aggregation is divided; 0 decides by memory. Tests set it.
 BUCKETS = 0
 _UNITS = {"B": 0, "bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
@@ -41,7 +41,7 @@ def day_resources(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, 
     try:
         yield Resources(
             memory=max(1, int(limit * AGGREGATION_SHARE)),
-            streaming=int(limit * (1 - DUCKDB_SHARE - AGGREGATION_SHARE)),
+            streaming=int(limit * STREAM_SHARE),
             spill=SpillFolder(folder, most),
             duckdb_config=settings,
             buckets=BUCKETS,

@@ -26,6 +26,7 @@ from daedalus.pipelines.history_cache import (
     NotExactError,
     files_sql,
 )
+from daedalus.pipelines.memory import give_back_memory
 from daedalus.pipelines.operators import (
     ROW,
     TICK,
@@ -281,6 +282,7 @@ class DayStream:
             self._pass_absent_on(late)
         for operator in beside.held.operators:
             self._relations.add(operator)
+        give_back_memory()
         source = self._rows_before(beside.aggregates[0])
         rows_in = self._graph.rows(f"SELECT count(*) FROM {quote_ident(source)}", source)[0][0]
         for chunk in self._streamed(self._final.output):

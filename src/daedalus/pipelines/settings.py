@@ -33,7 +33,7 @@ class ComputeConfig:
         duckdb_config: (setting, value) pairs as written; `${ENV}` is not resolved here.
     """
 
-    engine: str = "duckdb"
+    engine: str = "kernel"
     duckdb_config: tuple[tuple[str, str], ...] = ()
 
 

@@ -66,7 +66,7 @@ class _Section(BaseModel):
 class ComputeSection(_Section):
     """`compute`: which engine aggregates, and the settings of every DuckDB connection."""
 
-    engine: Name = "duckdb"
+    engine: Name = "kernel"
     duckdb_config: dict[Name, DuckdbValue] = {}
 
 

@@ -19,6 +19,7 @@ from daedalus.pipelines.day_lookups import prepared_stream
 from daedalus.pipelines.day_resources import day_resources
 from daedalus.pipelines.day_stream import output_schema, without_positions
 from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.memory import give_back_memory
 from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.qid import DenseNumbers
 from daedalus.pipelines.relation_graph import as_execution_error
@@ -126,7 +127,7 @@ def _write_day(
         raise
     finally:
         # What a day needed would lie idle beside the next day's own.
-        pa.default_memory_pool().release_unused()
+        give_back_memory()
     return manifest
 
 

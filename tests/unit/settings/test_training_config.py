@@ -51,7 +51,7 @@ def test_no_files_give_the_documented_defaults(write, tmp_path):
     assert (config.feed_start, config.feed_end) == ("202602", "202605")
     assert config.entity_spine_chunk_rows == 500_000
     assert config.day_workers is None
-    assert config.compute.engine == "duckdb"
+    assert config.compute.engine == "kernel"
     assert config.output_root == str(tmp_path / "data/training_output")
     assert config.source_root == str(tmp_path / "data/mewtant")
     assert config.embedding_coverage_filter.enabled
