@@ -138,6 +138,19 @@ def test_no_parameters_bring_it_down(server: Server, method: str, params: Any) -
     assert "Traceback" not in answer.text
 
 
+PARTITIONS = st.text(max_size=12) | st.from_regex(r"\A\d{4}-\d{2}-\d{2}\Z").filter(
+    lambda day: not day.startswith("2026-01-")
+)
+
+
+@settings(max_examples=40)
+@given(st.sampled_from([SERVICE, "../x", "a/b"]), PARTITIONS | st.sampled_from(["../../x", "2026-01-05/.."]))
+def test_no_partition_outside_the_range_starts_a_run(server: Server, service: str, partition: str) -> None:
+    error = server.call("runs.materialize_partition", service=service, partition=partition)
+    assert (error.code, error.data["kind"]) == (-32602, "ParameterError")
+    assert server.store.runs() == []
+
+
 @settings(max_examples=40)
 @given(st.binary(max_size=300), st.sampled_from(["application/json", "application/json; charset=x"]))
 def test_no_bytes_bring_it_down(server: Server, body: bytes, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""The table of operations: every surface that offers one gives the same result, the same errors, and says so in docs."""
+"""Every surface that offers an operation gives the same result and the same errors, and its page names it."""
 
 from __future__ import annotations
 

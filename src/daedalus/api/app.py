@@ -34,13 +34,13 @@ class Limits:
         body_bytes: the largest request.
         batch_calls: the largest batch.
         body_seconds: how long a request's body may take to arrive.
-        threads: operations at a time; runs are not among them, they have processes of their own.
+        threads: operations at a time; more only make the event loop wait for its turn. Runs are not among them.
     """
 
     body_bytes: int = 1 << 20
     batch_calls: int = 50
     body_seconds: float = 20.0
-    threads: int = 4
+    threads: int = 2
 
 
 class _Refused(Exception):
@@ -73,8 +73,7 @@ class _Service:
         request_id = request.state.request_id
         request.state.methods.append(call.method[:100])
         if call.method == DISCOVER:
-            self._document = self._document or await self.in_thread(openrpc_document)
-            return self._document
+            return self._document or await self.in_thread(openrpc_document)
         operation = OPERATIONS.get(call.method)
         if operation is None or Surface.RPC not in operation.surfaces:
             data = FaultData(
@@ -87,6 +86,21 @@ class _Service:
             if not isinstance(error, DaedalusError):
                 LOG.exception("unexpected error", extra={"fields": {"request_id": request_id}})
             return fault_of(error, request_id=request_id)
+
+    async def warm_up(self) -> None:
+        """Read the definitions and import what calls need, so that the first ones do not keep the others waiting."""
+
+        def look() -> None:
+            with contextlib.suppress(DaedalusError):
+                registry = self._project.current()
+                for name in registry.facade().service_names[:1]:
+                    for method in ("pipeline.compile", "assets.lineage"):
+                        OPERATIONS[method].call(registry, {"service": name})
+            with contextlib.suppress(DaedalusError):
+                OPERATIONS["runs.list"].call(self._project.current(), {"limit": 1})
+            self._document = openrpc_document()
+
+        await self.in_thread(look)
 
     async def ready(self) -> str:
         """Empty when definitions, configuration and run records can be read, else the kind of what is wrong."""
@@ -146,6 +160,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await service.warm_up()
         yield
         await service.close()
 

@@ -21,11 +21,13 @@ from daedalus.secrets import mask, remember_secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+    from types import FrameType
 
     from daedalus.platform.run_queue import RunLauncher
 
 _SHORTEST_TOKEN = 16
 _GRACE_SECONDS = 5
+_BACKLOG = 512
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -103,13 +105,18 @@ def serve(
     )
     # Operations in threads give way to the event loop sooner.
     sys.setswitchinterval(0.001)
-    # uvicorn raises the signal again once it is done; the process then ends by itself.
+    server = uvicorn.Server(config)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # Until uvicorn has handlers of its own; it raises the signal again once it is done, and then this is harmless.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, stop)
     if started is not None:
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{listening.getsockname()[1]}")
-    uvicorn.Server(config).run(sockets=[listening])
+    server.run(sockets=[listening])
 
 
 def launcher_for(project: LiveProject, workers: int, queue_size: int) -> RunLauncher:
@@ -128,6 +135,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(_BACKLOG)  # whoever is told the address can connect
     except OSError as error:
         listening.close()
         raise ExecutionError(

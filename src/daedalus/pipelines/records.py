@@ -64,7 +64,7 @@ class TrainingRunRecord:
     """One recorded run: what ran, on what, from what, and what came out.
 
     Attributes:
-        status: `running`, `succeeded`, `failed` or `interrupted`.
+        status: `queued`, `running`, `succeeded`, `failed`, `interrupted` or `cancelled`.
         attempt: how often this was tried, counted since it last succeeded.
         git_sha: the project's commit; empty outside a repository. `git_dirty`: whether files differed from it.
         config_files: (path, digest) of the configuration files that were read; `definition_files` likewise.

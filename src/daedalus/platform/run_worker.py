@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+#: Whoever started the run goes on answering while it computes.
+_NICENESS = 5
+
+
 def main(arguments: str) -> int:
     """Train the day of a queued run; 0 when it is made. What went wrong stands in the run's record."""
     # A parent started with `nohup` or `&` would have the run ignore its interruption.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
+    os.nice(_NICENESS)
     given: dict[str, str] = json.loads(arguments)
     registry = PlatformRegistry.open(
         given["project_root"],

@@ -1,0 +1,164 @@
+"""`daeda serve-api` under load while it trains: 1,000 calls, 16 at once, and how long `/healthz` takes meanwhile.
+
+    python benchmarks/api.py [--requests 1000] [--at-once 16] [--days 12]
+
+A real server over a project of `daeda init`, asked to make one day after the other, so that a run is going all the
+time. Calls are a mix of every reading method, kept going by `--at-once` threads; health is asked every 5 ms by a
+process of its own, also for 3 s before the calls, which shows what the run and the machine's other load take. Prints
+latencies, errors, and whether a run was going to the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+SERVICE = "product_ranking"
+MIX: list[tuple[str, dict[str, Any]]] = [
+    ("service.list", {}),
+    ("service.show", {"name": SERVICE}),
+    ("catalog.list_views", {}),
+    ("catalog.show_view", {"name": "visits"}),
+    ("runs.list", {"limit": 5}),
+    ("runs.get", {"run_id": "latest"}),
+    ("runs.logs", {"run_id": "latest", "tail": 20}),
+    ("pipeline.compile", {"service": SERVICE}),
+    ("assets.lineage", {"service": SERVICE, "column": "price"}),
+    ("rpc.discover", {}),
+]
+_PROBE = """
+import http.client, json, sys, time
+connection, taken, ends = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=30), [], None
+print("ready", flush=True)
+import threading
+done = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+while not done.wait(0.005):
+    begin = time.perf_counter()  # of one clock for all processes
+    connection.request("GET", "/healthz")
+    answer = connection.getresponse()
+    answer.read()
+    taken.append((begin, time.perf_counter() - begin, answer.status))
+print(json.dumps(taken))
+"""
+
+
+def call(connection: http.client.HTTPConnection, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": 1})
+    connection.request("POST", "/rpc", body, {"content-type": "application/json"})
+    return json.loads(connection.getresponse().read())
+
+
+def start(folder: Path) -> tuple[subprocess.Popen[str], int]:
+    environment = os.environ | {"DAEDALUS_CONFIG": str(folder / "none.toml")}
+    daeda = [sys.executable, "-m", "daedalus"]
+    subprocess.run([*daeda, "init", str(folder / "shop")], check=True, capture_output=True, env=environment)
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [*daeda, "serve-api", "--port", "0"],
+            cwd=folder / "shop",
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    said = server.stdout.readline() if server.stdout else ""
+    return server, int(said.rsplit(":", 1)[1].split("/")[0])
+
+
+def line(name: str, seconds: list[float]) -> str:
+    ranks = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
+    shown = (statistics.median(seconds), ranks[94], ranks[98], max(seconds))
+    return f"{name:<24} {len(seconds):>6} " + " ".join(f"{1000 * one:>9.1f}" for one in shown)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--at-once", type=int, default=16)
+    parser.add_argument("--days", type=int, default=12)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        server, port = start(Path(name))
+        try:
+            measure(port, given)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            print(f"server ended with {server.wait(60)}")
+
+
+def measure(port: int, given: argparse.Namespace) -> None:
+    first = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for day in range(1, given.days + 1):
+        call(first, "runs.materialize_partition", {"service": SERVICE, "partition": f"2026-01-{day:02}"})
+    while call(first, "runs.list", {"limit": 100})["result"][-1]["status"] == "queued":
+        time.sleep(0.05)
+    probe = subprocess.Popen(
+        [sys.executable, "-c", _PROBE, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert probe.stdout is not None
+    assert probe.stdin is not None
+    probe.stdout.readline()
+    time.sleep(3)
+    alone = time.perf_counter()
+    taken: dict[str, list[float]] = defaultdict(list)
+    errors: list[Any] = []
+    work = itertools.islice(itertools.cycle(MIX), given.requests)
+    lock = threading.Lock()
+
+    def keep_asking() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while True:
+            with lock:
+                method, params = next(work, ("", {}))
+            if not method:
+                return
+            begin = time.perf_counter()
+            try:
+                answer = call(connection, method, params)
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                answer = {"error": repr(error)}
+            seconds = time.perf_counter() - begin
+            with lock:
+                taken[method].append(seconds)
+                if "error" in answer:
+                    errors.append((method, answer["error"]))
+
+    begun = time.perf_counter()
+    threads = [threading.Thread(target=keep_asking) for _ in range(given.at_once)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wall = time.perf_counter() - begun
+    health = json.loads(probe.communicate("")[0])
+    runs = call(first, "runs.list", {"limit": 100})["result"]
+    busy = any(run["status"] == "running" for run in runs)
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs; milliseconds")
+    print(f"{'':<24} {'n':>6} {'p50':>9} {'p95':>9} {'p99':>9} {'max':>9}")
+    for method, seconds in sorted(taken.items()):
+        print(line(method, seconds))
+    print(line("all calls", [one for some in taken.values() for one in some]))
+    print(line("GET /healthz", [seconds for begin, seconds, _ in health if begin >= alone]))
+    print(line("  before the calls", [seconds for begin, seconds, _ in health if begin < alone]))
+    print(f"{given.requests / wall:.0f} calls per second; a run was going to the end: {busy}")
+    print(f"errors: {len(errors)}; healthz not 200: {sum(status != 200 for *_, status in health)}")
+    for error in errors[:5]:
+        print(" ", error)
+
+
+if __name__ == "__main__":
+    main()
