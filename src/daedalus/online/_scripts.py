@@ -44,6 +44,31 @@ end
 return {written, older}
 """
 
+#: KEYS: of rows. ARGV: a write time as it stands in records; the record of a deleted entity; milliseconds it lives.
+#: What was written before that time, and is no newer than the deletion, becomes deleted. Answers how many.
+PRUNE = """
+local function before(a, b, format)
+  local x, y = {struct.unpack(format, a)}, {struct.unpack(format, b)}
+  for j = 1, #x - 1 do
+    if x[j] ~= y[j] then
+      return x[j] < y[j]
+    end
+  end
+  return false
+end
+local pruned = 0
+for i = 1, #KEYS do
+  local old = redis.call('GET', KEYS[i])
+  if old and #old >= 40 and string.byte(old, 1) == string.byte(ARGV[2], 1) and string.byte(old, 2) % 2 == 0
+      and before(string.sub(old, 33, 40), ARGV[1], '>I4I4')
+      and not before(string.sub(ARGV[2], 7, 32), string.sub(old, 7, 32), '>I4I4I4I4I4I4I2') then
+    redis.call('SET', KEYS[i], ARGV[2], 'PX', ARGV[3])
+    pruned = pruned + 1
+  end
+end
+return pruned
+"""
+
 #: KEYS: one per run of events. ARGV: now in microseconds; microseconds to keep, or ''; milliseconds to live; then per
 #: key a count, scores and members. Answers events added and events dropped as older than what is kept.
 APPEND = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from daedalus.errors import DefinitionError
 from daedalus.online import metrics
-from daedalus.online._scripts import APPEND, WRITE
+from daedalus.online._scripts import APPEND, PRUNE, WRITE
 from daedalus.online.connection import connect, shown_url, store_errors
 from daedalus.online.encoding import encode, key_texts, order_of, slices, tombstone
 from daedalus.online.event_rows import ordered_events
@@ -74,6 +75,7 @@ class RedisOnlineStore:
         self._space = config.namespace.encode()
         self._write_script = None if self._cluster else self._client.register_script(WRITE)
         self._append_script = None if self._cluster else self._client.register_script(APPEND)
+        self._prune_script = None if self._cluster else self._client.register_script(PRUNE)
 
     @property
     def is_cluster(self) -> bool:
@@ -142,6 +144,28 @@ class RedisOnlineStore:
         record = tombstone(table.layout, event_us=instant_us(at), written_us=instant_us(None))
         lives = np.full(len(names), int(_DELETED_SECONDS * 1000))
         return self._store(table, names, [record] * len(names), lives)
+
+    def prune(self, table: OnlineTable, *, before_us: int, at: dt.datetime) -> int:
+        """Mark as deleted what was written before a time and is no newer than `at`; how many there were."""
+        pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", self.table_prefix(table)) + b"*"
+        record = tombstone(table.layout, event_us=instant_us(at), written_us=instant_us(None))
+        life, count = int(_DELETED_SECONDS * 1000), 0
+        with store_errors(self.config), metrics.timed("prune"):
+            found: list[bytes] = []
+            for key in self._client.scan_iter(match=pattern, count=_EVENT_ROWS):
+                found.append(key)
+                if len(found) == WRITE_ROWS:
+                    count += self._prune(found, before_us, record, life)
+                    found = []
+            return count + self._prune(found, before_us, record, life)
+
+    def _prune(self, keys: list[bytes], before_us: int, record: bytes, life: int) -> int:
+        limit = before_us.to_bytes(8, "big")
+        count = 0
+        for places in self._groups(keys, WRITE_ROWS):
+            names = [keys[at] for at in places]
+            count += self._run(self._prune_script, PRUNE, names, [limit, record, life])
+        return count
 
     def _keys(self, layout: RecordLayout, prefix: bytes, rows: pa.Table) -> tuple[list[bytes], list[bool]]:
         """The keys of rows that have one, and which those are."""
@@ -350,6 +374,11 @@ class RedisOnlineStore:
         """Keep something about the load of a table."""
         with store_errors(self.config):
             self._client.hset(self._states, f"{table.kind}:{table.name}", json.dumps(state))
+
+    def require(self) -> None:
+        """Raise ExecutionError when the store does not answer."""
+        with store_errors(self.config):
+            self._client.ping()
 
     def health(self) -> StoreHealth:
         """Whether the store answers; never raises."""
