@@ -27,6 +27,7 @@ from daedalus.cli import (
     runs,
     services,
     stores,
+    trust,
     views,
 )
 from daedalus.cli.render import print_error, print_plain_error, wants_json
@@ -83,6 +84,7 @@ def build_app() -> typer.Typer:
     app.command("lineage")(lineage.lineage)
     app.add_typer(lineage.app, name="platform")
     app.command("report")(report.report)
+    app.command("prove")(trust.prove)
     app.command("materialize")(materialize.materialize)
     app.command("materialize-day")(materialize.materialize_day)
     app.add_typer(runs.app, name="runs")

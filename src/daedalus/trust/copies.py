@@ -1,0 +1,193 @@
+"""Copies of what a day is made from, so that it can be changed and run again; the sources stay untouched.
+
+A copy holds a view's canonical columns as one Parquet file, and beside them `ROW_ID`, the row's position in the
+view's total order, and `INSTANT`, its time in ticks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from daedalus.catalog.model import DataSourceDef, FeatureViewDef, FieldDef
+from daedalus.catalog.registry import FeatureCatalog
+from daedalus.errors import SourceError
+from daedalus.pipelines.day_context import day_start_us
+from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.operators import Scan, TimeRange
+from daedalus.pipelines.relation_graph import as_execution_error
+from daedalus.pipelines.run_sources import RunSources, is_run_relation, scanned_views, ticks_per_second
+from daedalus.sql.identifiers import quote_ident, quote_literal
+from daedalus.storage.sources.base import TickRange
+from daedalus.storage.view_reader import ViewReader, needs_nanoseconds
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.operators import OperatorPipeline
+    from daedalus.pipelines.settings import TrainingRunConfig
+
+ROW_ID = "daedalus_row"
+INSTANT = "daedalus_t"
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewCopy:
+    """A view's rows as a file.
+
+    Attributes:
+        view: the definition, reading the copy.
+        columns: the canonical columns that the source has, in order.
+        order: the columns of the view's total order.
+    """
+
+    view: FeatureViewDef
+    file: Path
+    columns: tuple[str, ...]
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayCopies:
+    """What one day is made from, copied.
+
+    Attributes:
+        spine: the spine view's name.
+        views: every view that the pipeline or the service reads, by name.
+        ticks: per second, of `INSTANT`.
+    """
+
+    day: dt.date
+    spine: str
+    views: Mapping[str, ViewCopy]
+    ticks: int
+    catalog: FeatureCatalog
+
+    @property
+    def day_range(self) -> tuple[int, int]:
+        """The target day's first tick, and the first after it."""
+        start = day_start_us(self.day) * self.ticks // 1_000_000
+        return start, start + 86_400 * self.ticks
+
+    def catalog_of(self, files: Mapping[str, Path] | None = None) -> FeatureCatalog:
+        """The definitions over the copies; `files` takes the place of some."""
+        replaced = files or {}
+        views = [copied_view(copy.view, replaced.get(name, copy.file)) for name, copy in self.views.items()]
+        others = [view for name, view in self.catalog.views.items() if name not in self.views]
+        return FeatureCatalog(
+            entities=self.catalog.entities, views=[*views, *others], services=self.catalog.services.values()
+        )
+
+
+def copied_view(view: FeatureViewDef, file: Path) -> FeatureViewDef:
+    """The view, reading a Parquet file with its canonical names."""
+    source = DataSourceDef(
+        path=str(file),
+        timestamp_field=view.source.timestamp_field,
+        timestamp_unit=view.source.timestamp_unit,
+        created_field=view.source.created_field,
+        sequence_field=view.source.sequence_field,
+    )
+    return replace(view, source=source, field_mapping=())
+
+
+def copy_sources(
+    pipeline: OperatorPipeline,
+    columns: ContractColumns,
+    config: TrainingRunConfig,
+    day: dt.date,
+    folder: Path,
+) -> DayCopies:
+    """Copy what the day's run reads, and what the definitions say that it reads, below `folder`.
+
+    Raises:
+        SourceError: a source cannot be read or does not hold what its view declares.
+    """
+    catalog, spine = columns.catalog, columns.spine
+    names = dict.fromkeys([spine.name, *scanned_views(pipeline), *_declared_views(columns)])
+    ticks = ticks_per_second(pipeline, catalog)
+    if any(needs_nanoseconds(catalog.view(name)) for name in names):
+        ticks = 1_000_000_000
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = RunSources(catalog, config)
+    made: dict[str, ViewCopy] = {}
+    try:
+        for name in names:
+            range_ = _spine_range(pipeline, columns, day) if name == spine.name else None
+            file = folder / f"{len(made)}.parquet"
+            made[name] = _copy(
+                catalog.view(name), sources, config, ticks, file, range_=range_, is_spine=name == spine.name
+            )
+    finally:
+        sources.close()
+    return DayCopies(day=day, spine=spine.name, views=made, ticks=ticks, catalog=catalog)
+
+
+def _declared_views(columns: ContractColumns) -> list[str]:
+    aliases = {ref.view for ref in (*columns.needed, *columns.service.static_columns)}
+    names = [join.view for join in columns.service.views if join.alias in aliases]
+    names += [lookback.view for lookback in columns.lookbacks()]
+    names += [spec.history_view for spec in columns.rolling_specs() if spec.history_view]
+    return names
+
+
+def _spine_range(pipeline: OperatorPipeline, columns: ContractColumns, day: dt.date) -> TickRange:
+    """As far back as pipeline or definitions look, and a day beyond the target day."""
+    reach: list[float | None] = [
+        None if spec.window_days is None else spec.window_days * 86_400 + spec.delay_seconds
+        for spec in columns.rolling_specs()
+        if spec.history_view is None
+    ]
+    reach += [
+        scan.lookback_seconds if scan.time_range is TimeRange.WINDOW else None
+        for scan in pipeline
+        if isinstance(scan, Scan)
+        and not is_run_relation(scan.source_ref)
+        and scan.source_ref == columns.spine.name
+    ]
+    start = day_start_us(day)
+    known = [seconds for seconds in reach if seconds is not None]
+    low = None if len(known) < len(reach) else start - round(max(known, default=0.0) * 1_000_000)
+    return TickRange(low_us=low, high_us=start + 2 * _DAY_US)
+
+
+def _copy(
+    view: FeatureViewDef,
+    sources: RunSources,
+    config: TrainingRunConfig,
+    ticks: int,
+    file: Path,
+    *,
+    range_: TickRange | None,
+    is_spine: bool,
+) -> ViewCopy:
+    import duckdb
+
+    with duckdb_session(config.duckdb_settings()) as connection:
+        source = sources.source(view.name)
+        try:
+            source.setup(connection)
+            reader = ViewReader(view, source, connection, ticks)
+            present = [name for name, column in reader.columns.items() if not column.absent]
+            instant = "__t" if view.timestamp_field else "CAST(NULL AS BIGINT)"
+            items = ", ".join(quote_ident(name) for name in present)
+            connection.execute(
+                f"COPY (SELECT {items}, {instant} AS {INSTANT}, "
+                f"row_number() OVER (ORDER BY {reader.order_sql()}) AS {ROW_ID} "
+                f"FROM ({reader.select_sql(present, range_)}) ORDER BY {ROW_ID}) "
+                f"TO {quote_literal(str(file))} (FORMAT parquet)"
+            )
+        except duckdb.Error as error:
+            failed = as_execution_error(error, view.name)
+            if isinstance(failed, SourceError):
+                sources.blame(failed, [view.name])
+            raise failed from None
+        copied = copied_view(view, file)
+        if is_spine:
+            fields = (*view.fields, FieldDef(name=ROW_ID, dtype="BIGINT"))
+            copied = replace(copied, fields=fields)
+        return ViewCopy(view=copied, file=file, columns=tuple(present), order=tuple(reader.order_by()))

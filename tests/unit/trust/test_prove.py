@@ -1,0 +1,140 @@
+"""A sound pipeline is proved; one that leaks is caught, whichever way it leaks."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from daedalus.cli.main import main
+from daedalus.pipelines.pipeline_files import pipeline_to_yaml
+from daedalus.platform import PlatformRegistry
+from daedalus.platform.records import show_run
+from unit.trust.conftest import DAY
+
+if TYPE_CHECKING:
+    import pytest
+
+    from support.project import Project
+
+Body = dict[str, Any]
+ON = date.fromisoformat(DAY)
+
+
+def check(found: Body, name: str) -> Body:
+    return next(one for one in found["checks"] if one["check"] == name)
+
+
+def test_a_sound_pipeline_is_proved(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = PlatformRegistry.open(project.root)
+    trained = registry.train("s", target_dates=[ON], stages="skeleton")
+    assert main(["prove", "s", "--target-date", DAY, "--rows", "60", "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "proved"
+    assert check(found, "brute force")["values"] == 60 * 17
+    assert check(found, "poisoned future")["rows"] > 15
+    assert check(found, "poisoned future")["changed_after"] > 15
+    assert check(found, "delivered day")["state"] == "holds"
+    for run in (found["run_id"], trained.run_id):
+        notes = [note for note in show_run(registry, run)["notes"] if note["kind"] == "prove"]
+        assert notes[0]["verdict"] == "proved"
+    # what may see the future, by its definition
+    sees: dict[str, set[str]] = {}
+    for one in found["may_see_future"]:
+        assert one["rows"] > 0
+        sees.setdefault(one["column"], set()).update(one["views"])
+    assert sees["title"] == {"works"}  # joined as `latest`
+    assert sees["authors"] >= {"works"}  # through a static column
+    assert sees["lang"] == {"profiles"}  # no created_field: a correction is not told from the truth
+    assert sees["liked"] == sees["ever"] == {"events"}  # events may arrive late
+    assert "tier" not in sees  # has a created_field
+    assert "event" not in sees
+
+
+def operator(pipeline: Body, name: str) -> Body:
+    found: Body = next(one for one in pipeline["operators"] if one["name"] == name)
+    return found
+
+
+def spec(pipeline: Body, name: str) -> Body:
+    specs = (found for one in pipeline["operators"] for found in one.get("specs", ()))
+    found: Body = next(one for one in specs if one["name"] == name)
+    return found
+
+
+def sees_its_own_instant(pipeline: Body) -> None:
+    spec(pipeline, "ever")["include_current"] = True
+
+
+def joins_the_newest_version(pipeline: Body) -> None:
+    operator(pipeline, "profiles").update(time_range="all", keys=["user_id"], keep="newest")
+    operator(pipeline, "profiles").pop("ordered")
+    operator(pipeline, "join_profiles").pop("timestamp_column")
+    operator(pipeline, "join_profiles")["op_kind"] = "join"
+
+
+def forgets_when_it_was_known(pipeline: Body) -> None:
+    operator(pipeline, "join_users").pop("created_column")
+
+
+def forgets_the_delay(pipeline: Body) -> None:
+    spec(pipeline, "seen").pop("delay_seconds")
+
+
+def keeps_the_candidate(pipeline: Body) -> None:
+    spec(pipeline, "liked").pop("exclude_self")
+
+
+def reads_another_history(pipeline: Body) -> None:
+    spec(pipeline, "mean_score")["condition"] = "hist.event = 'view'"
+
+
+#: How it leaks -> the check that finds it, and the columns in which.
+LEAKS = {
+    sees_its_own_instant: ("poisoned future", {"ever"}),
+    joins_the_newest_version: ("poisoned future", {"lang"}),
+    forgets_when_it_was_known: ("poisoned future", {"tier"}),
+    forgets_the_delay: ("brute force", {"seen"}),
+    keeps_the_candidate: ("brute force", {"liked"}),
+    reads_another_history: ("brute force", {"mean_score"}),
+}
+SOUND = {"authors", "same", "title", "published", "event", "country"}
+
+
+def test_every_leak_of_an_edited_pipeline_is_caught(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = yaml.safe_load(pipeline_to_yaml(project.pipeline("s")))
+    for leak in LEAKS:
+        leak(pipeline)
+    path = project.root / "config" / "pipelines" / "s.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    assert main(["prove", "s", "--target-date", DAY, "--rows", "60"]) == 1
+    out = capsys.readouterr().out
+    assert "refuted" in out
+    registry = PlatformRegistry.open(project.root)
+    (note,) = show_run(registry, "latest")["notes"]
+    assert note["verdict"] == "refuted"
+    assert note["pipeline"] == "edited by hand"
+    caught: dict[str, set[str]] = {}
+    for one in note["checks"]:
+        for wrong in (*one.get("leaks", ()), *one.get("mismatches", ())):
+            assert wrong["examples"]
+            assert wrong["column"] in out
+            caught.setdefault(one["check"], set()).add(wrong["column"])
+    for name, columns in LEAKS.values():
+        assert columns <= caught[name]
+    assert not SOUND & (caught["brute force"] | caught["poisoned future"])
+
+
+def test_days_that_cannot_be_proved_are_refused(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prove", "s", "--target-date", "2026-05-29"]) == 1
+    assert main(["prove", "s", "--target-date", "2026-07-01"]) == 2
+    assert main(["prove", "zzz", "--target-date", DAY]) == 2
+    err = capsys.readouterr().err
+    assert "no events on 2026-05-29" in err
+    assert "outside feed_start" in err
+    assert "zzz" in err
