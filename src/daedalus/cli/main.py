@@ -25,6 +25,7 @@ from daedalus.cli import (
     registry,
     report,
     runs,
+    serve,
     services,
     stores,
     trust,
@@ -92,6 +93,7 @@ def build_app() -> typer.Typer:
     app.command("reproduce")(records.reproduce)
     app.command("diff-runs")(records.diff_runs)
     app.add_typer(config.app, name="config")
+    app.command("serve")(serve.serve)
     app.command("serve-api")(api.serve_api)
     app.command("mcp")(mcp.mcp)
     return app

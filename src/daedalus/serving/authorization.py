@@ -77,7 +77,11 @@ def admit(text: str, relations: Mapping[str, Approved], *, rows: int, longest: i
     Raises:
         RefusedError: anything in it is not on the lists.
     """
-    if len(text.encode("utf-8", "surrogatepass")) > longest:
+    try:
+        size = len(text.encode())
+    except UnicodeError:
+        raise RefusedError("the statement is no text", parsed=False) from None
+    if size > longest:
         raise RefusedError(f"the statement is longer than {longest} bytes", parsed=False)
     if found := _CONTROL.search(text):
         raise RefusedError(f"the statement holds the character U+{ord(found[0]):04X}", parsed=False)
@@ -85,8 +89,6 @@ def admit(text: str, relations: Mapping[str, Approved], *, rows: int, longest: i
         statements = statement_tree(text)
     except NotParsedError as error:
         raise RefusedError(f"only one SELECT is admitted: {error}", parsed=False) from None
-    except UnicodeError:
-        raise RefusedError("the statement is no text", parsed=False) from None
     if len(statements) != 1:
         raise RefusedError("only one SELECT is admitted", parsed=False)
     try:

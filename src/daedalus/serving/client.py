@@ -1,0 +1,290 @@
+"""`ServingClient`: a service's features by key, from whatever serves them.
+
+client = ServingClient(QuackServingBackend("quack:localhost:9696", token=os.environ["TOKEN"]))
+answer = client.get("dssm_ranking", [{"user_id": 1, "artwork_id": 7}], columns=["age", "liked"])
+answer.table, answer.found, answer.as_of
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import pyarrow as pa
+
+from daedalus.errors import ExecutionError, ParameterError, did_you_mean
+from daedalus.secrets import remember_secret
+from daedalus.serving import transport
+from daedalus.serving.relations import ABOUT
+from daedalus.sql.identifiers import quote_ident, quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    import duckdb
+
+#: What a client meets when nobody listens, or the daemon has just been restarted.
+_GONE = (
+    "could not connect",
+    "connection refused",
+    "connection error",
+    "failed to connect",
+    "could not establish",
+)
+
+
+class ServingBackend(Protocol):
+    """Runs one admitted statement: a single SELECT of one approved relation."""
+
+    def query(self, sql: str) -> pa.Table:
+        """The statement's result.
+
+        Raises:
+            ExecutionError: it was refused, took too long, or nobody answers.
+        """
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class QuackServingBackend:
+    """A Quack daemon on this machine, or behind a tunnel that ends here.
+
+    Safe to share between threads: each asks on a cursor of its own.
+
+    Args:
+        uri: `quack:localhost:9696`.
+        token: of the identity that asks.
+        timeout_seconds: how long to wait for an answer.
+        attempts: how often to try while nobody listens; a refusal or a failure is never tried again.
+        backoff_seconds: before the second attempt; doubled for each further one.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        token: str,
+        timeout_seconds: int = 10,
+        attempts: int = 3,
+        backoff_seconds: float = 0.1,
+    ) -> None:
+        remember_secret(token)
+        self._uri = uri
+        self._token = token
+        self._attempts = attempts
+        self._backoff = backoff_seconds
+        # Quack's own retries would try refusals again.
+        self._connection = transport.connect(threads=1, http_timeout=timeout_seconds, http_retries=0)
+        self._local = threading.local()
+
+    def query(self, sql: str) -> pa.Table:
+        """The statement's result."""
+        import duckdb
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+        retrying = Retrying(
+            stop=stop_after_attempt(self._attempts),
+            wait=wait_exponential(multiplier=self._backoff, max=2),
+            retry=retry_if_exception_type(_NobodyThereError),
+            reraise=True,
+        )
+        try:
+            for attempt in retrying:
+                with attempt:
+                    try:
+                        return transport.ask(self._cursor(), self._uri, sql, self._token)
+                    except duckdb.Error as error:
+                        text = _plain(error)
+                        if any(sign in text.lower() for sign in _GONE):
+                            raise _NobodyThereError(text) from None
+                        raise ExecutionError(text, where=self._uri, hint=_hint(text)) from None
+        except _NobodyThereError as error:
+            raise ExecutionError(
+                f"nobody answers: {error}", where=self._uri, hint="Is daeda serve running there?"
+            ) from None
+        raise AssertionError("unreachable")
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
+        if cursor is None:
+            cursor = self._local.cursor = self._connection.cursor()
+        return cursor
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+
+class _NobodyThereError(Exception):
+    """Nothing listens at the address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedAbout:
+    """Where a service's values come from."""
+
+    service: str
+    version: str
+    as_of: dt.datetime
+    row_count: int
+    content_hash: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingAnswer:
+    """One batch of features.
+
+    Attributes:
+        table: a row per key asked, in that order: the keys, then the columns; NULL where there is no such entity.
+        found: per row, whether the entity is there.
+        about: where the values come from.
+    """
+
+    table: pa.Table
+    found: tuple[bool, ...]
+    about: ServedAbout
+
+    @property
+    def as_of(self) -> dt.datetime:
+        """The instant of the values, UTC."""
+        return self.about.as_of
+
+    @property
+    def missing(self) -> int:
+        """How many of the keys are not there."""
+        return len(self.found) - sum(self.found)
+
+
+@dataclass(slots=True)
+class ServingClient:
+    """Features by key.
+
+    Args:
+        backend: what answers.
+        batch_keys: keys per statement; a longer batch is asked in parts.
+    """
+
+    backend: ServingBackend
+    batch_keys: int = 1000
+    _about: dict[str, ServedAbout] = field(default_factory=dict)
+
+    def about(self, service: str) -> ServedAbout:
+        """Where the service's values come from, asked anew."""
+        rows = self.backend.query(f"SELECT * FROM {quote_ident(service + ABOUT)}").to_pylist()
+        row = rows[0]
+        found = ServedAbout(
+            service=row["service"],
+            version=row["version"],
+            as_of=row["as_of"].replace(tzinfo=dt.UTC),
+            row_count=row["row_count"],
+            content_hash=row["content_hash"],
+            keys=tuple(row["keys"]),
+        )
+        self._about[service] = found
+        return found
+
+    def get(
+        self,
+        service: str,
+        keys: Sequence[Mapping[str, Any]],
+        columns: Sequence[str] | None = None,
+    ) -> ServingAnswer:
+        """The features of the entities, one row for each, in the order asked.
+
+        Args:
+            service: its name.
+            keys: one mapping of every entity key to its value per entity; the same one may be asked twice.
+            columns: None is all of them, in the contract's order.
+
+        Raises:
+            ParameterError: a key is missing or too much.
+            ExecutionError: the daemon refuses, or does not answer.
+        """
+        about = self._about.get(service) or self.about(service)
+        asked = [_checked(one, about.keys, service) for one in keys]
+        names = None if columns is None else list(dict.fromkeys((*about.keys, *columns)))
+        unique = list(dict.fromkeys(asked))
+        parts = [
+            self.backend.query(_lookup_sql(service, about.keys, unique[at : at + self.batch_keys], names))
+            for at in range(0, max(len(unique), 1), self.batch_keys)
+        ]
+        return _arranged(pa.concat_tables(parts), asked, about)
+
+    def close(self) -> None:
+        """Let go of the backend."""
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _checked(one: Mapping[str, Any], keys: tuple[str, ...], service: str) -> tuple[Any, ...]:
+    if set(one) != set(keys):
+        unknown = sorted(set(one) - set(keys))
+        raise ParameterError(
+            f"{unknown[0]} is no key" if unknown else f"the key {sorted(set(keys) - set(one))[0]} is missing",
+            where=f"service {service}",
+            hint=did_you_mean(unknown[0], keys) if unknown else f"Its keys: {', '.join(keys)}",
+        )
+    return tuple(one[key] for key in keys)
+
+
+def _lookup_sql(
+    service: str, keys: tuple[str, ...], asked: Sequence[tuple[Any, ...]], names: Sequence[str] | None
+) -> str:
+    """The rows of the keys. With several keys, each one's own values are bounded, and pairs are told apart later."""
+    columns = "*" if names is None else ", ".join(quote_ident(name) for name in names)
+    if not asked:
+        return f"SELECT {columns} FROM {quote_ident(service)} LIMIT 0"
+    if len(keys) == 1:
+        values = ", ".join(quote_literal(one[0]) for one in asked)
+        where = f"{quote_ident(keys[0])} IN ({values})"
+    else:
+        pairs = (
+            " AND ".join(
+                f"{quote_ident(key)} = {quote_literal(value)}" for key, value in zip(keys, one, strict=True)
+            )
+            for one in asked
+        )
+        where = " OR ".join(f"({pair})" for pair in pairs)
+    return f"SELECT {columns} FROM {quote_ident(service)} WHERE {where}"
+
+
+def _arranged(rows: pa.Table, asked: Sequence[tuple[Any, ...]], about: ServedAbout) -> ServingAnswer:
+    """The rows in the order asked; a key that has none gets a row of NULLs beside its key."""
+    places = {
+        key: at
+        for at, key in enumerate(zip(*(rows.column(key).to_pylist() for key in about.keys), strict=True))
+    }
+    at = [places.get(key) for key in asked]
+    table = rows.take(pa.array(at, pa.int64()))
+    for position, key in enumerate(about.keys):
+        column = table.schema.get_field_index(key)
+        dtype = table.schema.field(column).type
+        given = pa.array([one[position] for one in asked], dtype)
+        table = table.set_column(column, table.schema.field(column), given)
+    return ServingAnswer(table=table, found=tuple(one is not None for one in at), about=about)
+
+
+def _plain(error: Exception) -> str:
+    """DuckDB's message without the statement that it quotes, in which the token stands."""
+    first = str(error).partition("\n")[0].strip()
+    return first.removeprefix("Invalid Input Error: ").removeprefix("IO Error: ")
+
+
+def _hint(text: str) -> str:
+    if "Authentication failed" in text:
+        return "The token is unknown or has expired"
+    if "Authorization failed" in text:
+        return "Only a single SELECT of an approved relation is admitted"
+    return ""
