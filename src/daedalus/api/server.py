@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
+    import uvicorn
+
     from daedalus.platform.run_queue import RunLauncher
 
 _SHORTEST_TOKEN = 16
@@ -105,6 +107,23 @@ def serve(
     )
     # Operations in threads give way to the event loop sooner.
     sys.setswitchinterval(0.001)
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listening.getsockname()[1]}"
+    run_until_told(config, listening, begin=lambda: started(url) if started is not None else None)
+
+
+def run_until_told(
+    config: uvicorn.Config, listening: socket.socket, *, begin: Callable[[], None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, also one that comes while the server starts; then return.
+
+    Args:
+        config: what is served.
+        listening: where.
+        begin: called once signals are heeded.
+    """
+    import uvicorn
+
     server = uvicorn.Server(config)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -113,9 +132,8 @@ def serve(
     # Until uvicorn has handlers of its own; it raises the signal again once it is done, and then this is harmless.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    if started is not None:
-        shown = f"[{host}]" if ":" in host else host
-        started(f"http://{shown}:{listening.getsockname()[1]}")
+    if begin is not None:
+        begin()
     server.run(sockets=[listening])
 
 

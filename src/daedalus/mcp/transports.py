@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 from daedalus.api.guard import Access, Guard, is_loopback
-from daedalus.api.server import bound_socket, launcher_for
+from daedalus.api.server import bound_socket, launcher_for, run_until_told
 from daedalus.errors import DefinitionError
 from daedalus.mcp.server import create_server
 from daedalus.platform.live import LiveProject
@@ -123,11 +123,8 @@ def _serve_http(app: ASGIApp, listening: socket.socket) -> None:
         timeout_graceful_shutdown=_GRACE_SECONDS,
         ws="none",
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again once it is done; the process then ends by itself.
-        signal.signal(number, lambda *_: None)
     with contextlib.redirect_stdout(sys.stderr):
-        uvicorn.Server(config).run(sockets=[listening])
+        run_until_told(config, listening)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
