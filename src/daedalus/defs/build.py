@@ -1,0 +1,118 @@
+"""A project as Dagster definitions: views as external assets, a partitioned asset, a job and a schedule per service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from daedalus.defs.checks import checks_of
+from daedalus.defs.project import TRAINING, VIEWS, asset_key, dagster_names
+from daedalus.defs.steps import training_graph
+from daedalus.secrets import mask
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from daedalus.catalog.model import FeatureViewDef
+    from daedalus.defs.project import DagsterProject
+
+#: The schedule's hour, UTC: late events of the day before have come by then.
+_HOUR = 2
+_GROUPS = {VIEWS: "feature_views", TRAINING: "training_sets"}
+
+
+def definitions_of(project: DagsterProject) -> dg.Definitions:
+    """Everything that Dagster shows and runs of a project.
+
+    Raises:
+        DefinitionError: it does not load.
+        CompileError: a service does not make a pipeline.
+    """
+    import dagster as dg
+
+    catalog = project.registry.catalog
+    first, after = project.days()
+    days = dg.DailyPartitionsDefinition(start_date=first.isoformat(), end_date=after.isoformat())
+    assets: list[Any] = [view_asset(view) for _, view in sorted(catalog.views.items())]
+    checks, jobs, schedules = [], [], []
+    for service, name in dagster_names(sorted(catalog.services)).items():
+        asset = training_asset(project, service, name, days)
+        job = dg.define_asset_job(
+            f"train_{name}",
+            selection=dg.AssetSelection.assets(asset),
+            description=f"Make days of {service}: the asset and its checks.",
+        )
+        assets.append(asset)
+        checks.append(checks_of(project, service, name))
+        jobs.append(job)
+        schedules.append(
+            dg.build_schedule_from_partitioned_job(
+                job,
+                name=f"daily_{name}",
+                hour_of_day=_HOUR,
+                description=f"Makes each day of {service} when it is over. Off until it is turned on.",
+            )
+        )
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=jobs,
+        schedules=schedules,
+        # A run is a process of its own; its steps follow one another, and would each begin by importing everything.
+        executor=dg.in_process_executor,
+    )
+
+
+def view_asset(view: FeatureViewDef) -> dg.AssetSpec:
+    """A feature view: something that is there, and that Dagster does not make."""
+    import dagster as dg
+
+    columns = [
+        dg.TableColumn(name=field.name, type=field.dtype, description=field.description or None)
+        for field in view.fields
+    ]
+    return dg.AssetSpec(
+        asset_key(VIEWS, view.name),
+        group_name=_GROUPS[VIEWS],
+        description=view.description or None,
+        kinds={"view"},
+        metadata={
+            "dagster/column_schema": dg.TableSchema(columns=columns),
+            "source": mask(view.source.path or view.source.database_path or ""),
+            "keys": ", ".join(view.join_keys),
+            "owner": view.owner,
+            "tags": ", ".join(view.tags),
+        },
+    )
+
+
+def training_asset(
+    project: DagsterProject, service: str, name: str, days: dg.PartitionsDefinition[str]
+) -> dg.AssetsDefinition:
+    """A service's training set, a partition per day, made by compile, skeleton and enrich."""
+    import dagster as dg
+
+    config = project.registry.config(project.options)
+    pipeline = project.registry.pipeline(service, config)
+    views = sorted({str(getattr(scan, "source_ref", "")) for scan in pipeline.by_kind("scan")})
+    inputs = dagster_names(views)
+    definition = project.registry.catalog.service(service)
+    return dg.AssetsDefinition.from_graph(
+        training_graph(project, service, name, tuple(inputs.values())),
+        keys_by_input_name={inputs[view]: dg.AssetKey(asset_key(VIEWS, view)) for view in views},
+        keys_by_output_name={"result": dg.AssetKey(asset_key(TRAINING, service))},
+        partitions_def=days,
+        group_name=_GROUPS[TRAINING],
+        # A day is one run: each is recorded, retried and cancelled by itself.
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+        descriptions_by_output_name={
+            "result": definition.description or f"The training set of {service}, a partition per day."
+        },
+        metadata_by_output_name={
+            "result": {
+                "version": definition.version,
+                "owner": definition.owner,
+                "serving_allowed": definition.serving_allowed,
+            }
+        },
+        code_versions_by_output_name={"result": definition.version or None},
+    )
