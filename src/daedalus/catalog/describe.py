@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from daedalus.catalog.model import JoinMode, Unset
+from daedalus.catalog.model import JoinMode, OnlineRolling, Unset
 from daedalus.secrets import MASK, mask
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ def service_to_dict(service: FeatureServiceDef) -> dict[str, Any]:
                 "curation": _steps(service.curation, with_column=True),
                 "content_filter": _steps(service.content_filter, with_column=False),
                 "columns": [_column(column) for column in service.columns],
+                "online": {"rolling": service.online_rolling.value}
+                if service.online_rolling is not OnlineRolling.MATERIALIZED
+                else None,
             }
         ),
     }

@@ -277,6 +277,13 @@ class ServiceColumn:
     nullable: bool = True
 
 
+class OnlineRolling(StrEnum):
+    """Where the online values of rolling features come from."""
+
+    MATERIALIZED = "materialized"
+    EVENTS = "events"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureServiceDef:
     """The column-level contract of one model: which views it joins, what it computes, what it outputs.
@@ -290,6 +297,7 @@ class FeatureServiceDef:
         aggregation_specs: rolling specs defined by the service itself, beside those of `aggregations.yaml`.
         session_column: the spine column that qid numbers; empty when the spine has no sessions.
         columns: the ordered contract; empty takes `output_columns` of `runtime.yaml`.
+        online_rolling: what rolling features are online: of the last materialization, or computed from events.
     """
 
     name: str
@@ -311,4 +319,5 @@ class FeatureServiceDef:
     curation: tuple[SqlStep, ...] = ()
     content_filter: tuple[SqlStep, ...] = ()
     columns: tuple[ServiceColumn, ...] = ()
+    online_rolling: OnlineRolling = OnlineRolling.MATERIALIZED
     file: str = ""

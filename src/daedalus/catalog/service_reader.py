@@ -17,6 +17,7 @@ from daedalus.catalog.model import (
     FeatureServiceDef,
     JoinMode,
     Lookback,
+    OnlineRolling,
     ServiceColumn,
     SessionFilter,
     SqlStep,
@@ -48,6 +49,7 @@ _KEYS = (
     "curation",
     "content_filter",
     "columns",
+    "online",
 )
 _COLUMN_KEYS = ("name", "ref", "dtype", "shape", "default", "default_sql", "nullable")
 _VERSION = re.compile(r"(\d{4}-\d{2}-\d{2})(\.[1-9]\d{0,5})?")
@@ -106,6 +108,7 @@ def read_service(section: Section) -> ReadService | None:
         curation=_listed(section, "curation", places, _curation),
         content_filter=_listed(section, "content_filter", places, _filter),
         columns=_listed(section, "columns", places, _column, short=lambda text: {"ref": text}),
+        online_rolling=_online(section),
         file=section.document.file,
     )
     return ReadService(section=section, service=service, places=places) if name else None
@@ -237,6 +240,15 @@ def _curation(item: Section) -> SqlStep | None:
 
 def _filter(item: Section) -> SqlStep | None:
     return _step(item, ("name", "sql"))
+
+
+def _online(section: Section) -> OnlineRolling:
+    item = section.section("online")
+    if item is None:
+        return OnlineRolling.MATERIALIZED
+    item.allow(("rolling",))
+    known = [str(one) for one in OnlineRolling]
+    return OnlineRolling(item.choice("rolling", known, OnlineRolling.MATERIALIZED.value))
 
 
 def _session_filter(section: Section) -> SessionFilter | None:

@@ -305,11 +305,11 @@ class RedisOnlineStore:
 
         Args:
             index: by what they are found.
-            rows: the view's fields, in their types. Rows without a key or a time are skipped.
+            rows: the view's fields, in their types, and `__event_time`. Rows without a key or a time are skipped.
             as_of: now, so that an event dated later does not push the others out.
         """
         texts = key_texts([rows.column(name) for name in index.keys])
-        times = rows.column(index.time_field)
+        times = rows.column(EVENT_TIME)
         kept = [
             key is not None and known for key, known in zip(texts, times.is_valid().to_pylist(), strict=True)
         ]
@@ -320,7 +320,7 @@ class RedisOnlineStore:
         if not rows.num_rows:
             return EventCounts(skipped=skipped)
         order = order_of(
-            rows.column(index.time_field),
+            times.filter(pa.array(kept)) if skipped else times,
             rows.column(index.created_field) if index.created_field else None,
             rows.column(index.sequence_field) if index.sequence_field else None,
             rows.num_rows,

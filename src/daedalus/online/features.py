@@ -1,0 +1,265 @@
+"""A service's columns for some entities as of now, from the store alone.
+
+Each column comes from where it is freshest:
+
+- a column of an `online` view, unless a curation rewrites it: from the view's newest row, its ttl as of now;
+- a rolling feature, where the service says `online: {rolling: events}`: computed from the stored events;
+- a spine column that the request itself has (the candidate, the context): from the request;
+- everything else: from the service's last materialization.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from daedalus.catalog.dtypes import to_arrow
+from daedalus.catalog.model import Unset
+from daedalus.errors import DefinitionError, ExecutionError
+from daedalus.online.model import ReadRequest, table_of_view
+from daedalus.online.redis_store import instant_us
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+
+    from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, ServiceColumn, ViewJoin
+    from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.online.model import OnlineStore, OnlineTable, TableValues
+    from daedalus.online.rolling import RollingPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineFeatures:
+    """A service's columns, one row per entity asked for, in their order.
+
+    Attributes:
+        values: the contract's columns, `qid` left out, in the types of the materialization.
+        origins: per column `service`, `view NAME`, `events` or `request`.
+        tables: what each table had, by `service NAME` or a view's alias: status, event time, staleness.
+    """
+
+    service: str
+    version: str
+    as_of_us: int
+    values: pa.Table
+    origins: Mapping[str, str]
+    tables: Mapping[str, TableValues]
+
+
+class OnlineService:
+    """Reads one service; make it once and keep it.
+
+    Args:
+        store: where from.
+        service: the definition.
+        catalog: its views.
+        table: of its materialized rows.
+        rolling: how its rolling features are computed; None takes those of the materialization.
+    """
+
+    def __init__(
+        self,
+        store: OnlineStore,
+        service: FeatureServiceDef,
+        catalog: FeatureCatalog,
+        table: OnlineTable,
+        rolling: RollingPlan | None = None,
+    ) -> None:
+        self._store = store
+        self._service = service
+        self._table = table
+        self._rolling = rolling
+        self._spine = catalog.view(service.spine)
+        rewritten = {step.column for step in service.curation}
+        self._joins: dict[str, tuple[ViewJoin, OnlineTable]] = {}
+        self._live: dict[str, tuple[str, str]] = {}
+        for column in service.columns:
+            join = next((one for one in service.views if column.ref and one.alias == column.ref.view), None)
+            if (
+                column.ref is None
+                or join is None
+                or column.name in rewritten
+                or column.ref.column in rewritten
+            ):
+                continue
+            view = catalog.view(join.view)
+            if view.online and column.ref.column not in view.join_keys and self._asked_directly(join, view):
+                self._joins[join.alias] = (join, table_of_view(view))
+                self._live[column.name] = (join.alias, column.ref.column)
+
+    def _asked_directly(self, join: ViewJoin, view: FeatureViewDef) -> bool:
+        """Whether a request's own columns are the view's keys."""
+        return all(self._spine.has_field(self._spine_name(join, key)) for key in view.join_keys)
+
+    @staticmethod
+    def _spine_name(join: ViewJoin, key: str) -> str:
+        return next((spine for spine, own in join.on if own == key), key)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that every request has."""
+        return self._table.keys
+
+    def request_table(self, rows: list[dict[str, Any]]) -> pa.Table:
+        """Rows of a request as a table; texts are read as the spine's types.
+
+        Raises:
+            DefinitionError: a value does not fit its column.
+        """
+        columns = {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            values = [row.get(name) for row in rows]
+            columns[name] = typed(values, self._type(name), name)
+        return pa.table(columns)
+
+    def _type(self, name: str) -> pa.DataType:
+        if not self._spine.has_field(name):
+            from daedalus.errors import did_you_mean
+
+            known = [one.name for one in self._spine.fields]
+            raise DefinitionError(
+                f"the spine {self._spine.name} has no column {name!r}",
+                where=f"service {self._service.name}, request",
+                hint=did_you_mean(name, known),
+            )
+        return to_arrow(self._spine.field(name).dtype)
+
+    def get(self, rows: pa.Table, *, as_of: dt.datetime | None = None) -> OnlineFeatures:
+        """The columns for these entities, in one round trip.
+
+        Args:
+            rows: the keys, and any other spine column that the request knows; rolling features take the candidate
+                of `exclude_self` from here.
+            as_of: the instant; None is now.
+
+        Raises:
+            DefinitionError: the request lacks a column.
+            ExecutionError: the store does not answer, or a value does not fit the contract.
+        """
+        now = instant_us(as_of)
+        rows = self._checked(rows)
+        requests = [ReadRequest(table=self._table, keys=_columns(rows, self._table.keys))]
+        aliases = []
+        for alias, (join, table) in self._joins.items():
+            names = [self._spine_name(join, key) for key in table.keys]
+            if all(name in rows.column_names for name in names):
+                aliases.append(alias)
+                requests.append(ReadRequest(table=table, keys=_columns(rows, names)))
+        events = self._rolling.requests(rows, now) if self._rolling else []
+        answer = self._store.read(requests, events=events, as_of=as_of or _instant(now))
+        own, *views = answer.tables
+        rolling = self._rolling.columns(rows, answer.events, now) if self._rolling else {}
+        return self._assembled(rows, own, dict(zip(aliases, views, strict=True)), rolling, now)
+
+    def _checked(self, rows: pa.Table) -> pa.Table:
+        needed = {name: "the service's rows are found by it" for name in self._table.keys}
+        if self._rolling is not None:
+            needed |= {
+                name: why for name, why in self._rolling.request_columns().items() if name not in needed
+            }
+        for name, why in needed.items():
+            if name not in rows.column_names:
+                raise DefinitionError(
+                    f"the request lacks {name!r}: {why}", where=f"service {self._service.name}, request"
+                )
+        columns = {name: _cast(rows.column(name), self._type(name), name) for name in rows.column_names}
+        return pa.table(columns)
+
+    def _assembled(
+        self,
+        rows: pa.Table,
+        own: TableValues,
+        views: Mapping[str, TableValues],
+        rolling: Mapping[str, pa.Array],
+        now: int,
+    ) -> OnlineFeatures:
+        contract = {column.name: column for column in self._service.columns}
+        schema = {
+            name: to_arrow(dtype) for name, dtype in (*self._table.layout.keys, *self._table.layout.fields)
+        }
+        origins: dict[str, str] = {}
+        columns: dict[str, pa.Array] = {}
+        for name in [one for one in contract if one in schema] or list(schema):
+            column = contract.get(name)
+            ref = column.ref if column is not None else None
+            alias, field = self._live.get(name, ("", ""))
+            if ref is not None and ref.view == "rolling" and ref.column in rolling:
+                value, origins[name] = rolling[ref.column], "events"
+            elif alias in views:
+                value, origins[name] = views[alias].values.column(field), f"view {self._joins[alias][0].view}"
+            elif ref is not None and ref.view == self._spine.name and ref.column in rows.column_names:
+                value, origins[name] = rows.column(ref.column), "request"
+            elif name in self._table.keys:
+                value, origins[name] = rows.column(name), "request"
+            else:
+                value, origins[name] = own.values.column(name), "service"
+            columns[name] = _cast(_filled(value, column), schema[name], name)
+        return OnlineFeatures(
+            service=self._service.name,
+            version=self._service.version,
+            as_of_us=now,
+            values=pa.table(columns),
+            origins=origins,
+            tables={self._table.subject: own, **views},
+        )
+
+
+def _filled(value: Any, column: ServiceColumn | None) -> Any:
+    """NULL filled with the contract's default, where the column is not nullable."""
+    if column is None or column.nullable or column.default is Unset.UNSET or not value.null_count:
+        return value
+    return pc.fill_null(value, pa.scalar(column.default).cast(value.type))
+
+
+def _columns(rows: pa.Table, names: Any) -> list[pa.Array]:
+    return [pa.concat_arrays(rows.column(name).chunks) for name in names]
+
+
+def _instant(us: int) -> dt.datetime:
+    import datetime as dt
+
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=us)
+
+
+def _cast(column: Any, kind: pa.DataType, name: str) -> Any:
+    if column.type == kind:
+        return column
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ExecutionError(f"{name!r} does not fit {kind}: {error}") from None
+
+
+def typed(values: list[Any], kind: pa.DataType, name: str) -> pa.Array:
+    """Values of JSON or a command line in a column's type; times are ISO texts, UTC where they have no zone.
+
+    Raises:
+        DefinitionError: one does not fit.
+    """
+    try:
+        if any(isinstance(one, str) for one in values) and not pa.types.is_string(kind):
+            if pa.types.is_binary(kind):
+                return pa.array([None if one is None else str(one).encode() for one in values], kind)
+            if pa.types.is_timestamp(kind):
+                return pa.array([_time(one, kind) for one in values], pa.timestamp("ns", kind.tz)).cast(kind)
+            texts = pa.array([None if one is None else str(one) for one in values], pa.string())
+            return texts.cast(kind)
+        return pa.array(values, kind)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise DefinitionError(f"{name!r} does not fit {kind}: {error}", where="values") from None
+
+
+def _time(value: Any, kind: pa.DataType) -> int | None:
+    """Nanoseconds since 1970."""
+    import datetime as dt
+
+    if value is None:
+        return None
+    found = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    if kind.tz is None or found.tzinfo is None:
+        found = found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found
+    return instant_us(found) * 1000

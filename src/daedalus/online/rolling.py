@@ -1,0 +1,260 @@
+"""Rolling features from recent events, by the engine and the specs that train: what the skeleton would write now."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from daedalus.catalog.dtypes import is_integer
+from daedalus.catalog.model import SECONDS_PER_DAY
+from daedalus.errors import DefinitionError, did_you_mean
+from daedalus.online.layout import RecordLayout
+from daedalus.online.model import US, EventIndex, EventRequest
+from daedalus.pipelines.operators import TICK, PointInTimeJoin, RollingAggregate, Scan
+from daedalus.pipelines.rolling_tiers import (
+    TimeUnit,
+    history_columns,
+    history_inputs,
+    relation_specs,
+    spine_columns,
+)
+from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from daedalus.catalog.aggregation import AggregationSpec
+    from daedalus.catalog.model import FeatureViewDef
+    from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.pipelines.operators import OperatorPipeline
+
+#: Unit of a time that is finer than a second, by the dtypes that declare it.
+_TICKS = {"TIMESTAMP_S": 1, "TIMESTAMP_MS": 10**3, "TIMESTAMP_NS": 10**9, "DATE": 1}
+_PER_UNIT = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollingPlan:
+    """What a service's rolling features need.
+
+    Attributes:
+        operators: the pipeline's own, each with the specs to compute.
+        indexes: per operator and spec, the events that it reads.
+        spine: the spine view.
+        unit: of times and windows.
+        names: the rolling features.
+        views: those that hold the events, by name.
+    """
+
+    operators: tuple[RollingAggregate | PointInTimeJoin, ...]
+    indexes: tuple[tuple[EventIndex, ...], ...]
+    spine: FeatureViewDef
+    unit: TimeUnit
+    names: tuple[str, ...]
+    views: Mapping[str, FeatureViewDef]
+
+    @classmethod
+    def of(cls, pipeline: OperatorPipeline, spine: FeatureViewDef, catalog: FeatureCatalog) -> RollingPlan:
+        """The plan of a service's pipeline.
+
+        Raises:
+            DefinitionError: a spec reads more than the events of a view, as they are.
+        """
+        operators, indexes = [], []
+        behind: dict[str, FeatureViewDef] = {}
+        fine = needs_nanoseconds(spine)
+        for operator in pipeline:
+            if isinstance(operator, RollingAggregate | PointInTimeJoin) and operator.specs:
+                views = [_view_behind(pipeline, operator, spec, catalog) for spec in operator.specs]
+                fine = fine or any(needs_nanoseconds(view) for view in views)
+                behind |= {view.name: view for view in views}
+                operators.append(operator)
+                indexes.append(
+                    tuple(_index(view, spec) for view, spec in zip(views, operator.specs, strict=True))
+                )
+        return cls(
+            operators=tuple(operators),
+            indexes=tuple(indexes),
+            spine=spine,
+            unit=TimeUnit(10**9 if fine else 10**6, own_ticks(spine)),
+            names=tuple(spec.name for operator in operators for spec in operator.specs),
+            views=behind,
+        )
+
+    def all_indexes(self) -> tuple[EventIndex, ...]:
+        """Every index once, kept as long as its longest window."""
+        return merged(index for indexes in self.indexes for index in indexes)
+
+    def request_columns(self) -> dict[str, str]:
+        """The columns that a request must have, and what for."""
+        needed: dict[str, str] = {}
+        for operator in self.operators:
+            for spec in operator.specs:
+                for name in spec.group_by:
+                    needed.setdefault(name, f"rolling:{spec.name} groups by it")
+                if spec.exclude_self and spec.value_column:
+                    needed.setdefault(spec.value_column, f"rolling:{spec.name} leaves out the candidate")
+        return needed
+
+    def requests(self, rows: pa.Table, now_us: int) -> list[EventRequest]:
+        """What to read for these rows; `rows` has `request_columns`, in the spine's types."""
+        return [
+            EventRequest(
+                index=index,
+                keys=[rows.column(name).combine_chunks() for name in self._columns(index)],
+                since_us=None
+                if index.keep_seconds is None
+                else now_us - math.ceil(index.keep_seconds * US) - US,
+                until_us=now_us,
+            )
+            for index in self.all_indexes()
+        ]
+
+    def _columns(self, index: EventIndex) -> tuple[str, ...]:
+        """What the request calls the columns that events are found by."""
+        for operator, indexes in zip(self.operators, self.indexes, strict=True):
+            for spec, own in zip(operator.specs, indexes, strict=True):
+                if own.view == index.view and own.keys == index.keys:
+                    return spec.group_by
+        raise KeyError(index.view)
+
+    def columns(self, rows: pa.Table, events: Sequence[pa.Table], now_us: int) -> dict[str, pa.Array]:
+        """One array per rolling feature, by name: its value for each row as of now.
+
+        Args:
+            rows: the entities, with `request_columns`.
+            events: what the store answered to `requests`.
+            now_us: the instant, in microseconds since 1970.
+        """
+        scale = self.unit.of_ticks // US
+        step = self.unit.of_ticks // min(self.unit.of_spine, self.unit.of_ticks)
+        now = now_us * scale - now_us * scale % step
+        spine = rows.append_column(TICK, pa.array(np.full(rows.num_rows, now, np.int64)))
+        by_index = {
+            (index.view, index.keys): table for index, table in zip(self.all_indexes(), events, strict=True)
+        }
+        found: dict[str, pa.Array] = {}
+        for operator, indexes in zip(self.operators, self.indexes, strict=True):
+            # Specs of one history that group alike read the same events.
+            groups: dict[tuple[str, tuple[str, ...]], list[AggregationSpec]] = {}
+            for spec, index in zip(operator.specs, indexes, strict=True):
+                groups.setdefault((index.view, index.keys), []).append(spec)
+            for key, specs in groups.items():
+                found |= self._aggregate(operator, specs, spine, by_index[key], self.views[key[0]])
+        return found
+
+    def _aggregate(
+        self,
+        operator: RollingAggregate | PointInTimeJoin,
+        specs: list[AggregationSpec],
+        spine: pa.Table,
+        events: pa.Table,
+        view: FeatureViewDef,
+    ) -> dict[str, pa.Array]:
+        from daedalus.compute import aggregate_relations
+
+        own = replace(operator, specs=tuple(specs))
+        ticks = _ticks(event_times(view, events), self.unit.of_ticks)
+        with_ticks = events.append_column(TICK, ticks)
+        histories = {
+            view: with_ticks.select([*dict.fromkeys([*names, TICK])])
+            for view, names in history_columns(own).items()
+        }
+        resolved = relation_specs(tuple(specs), self.unit)
+        arrays = aggregate_relations(
+            spine.select(spine_columns(resolved, spine.column_names)),
+            resolved,
+            histories={None: with_ticks.select([TICK]), **histories},
+            engine=operator.rolling_engine,
+            duckdb_config={"threads": "1"},
+        )
+        return {spec.name: array for spec, array in zip(specs, arrays, strict=True)}
+
+
+def merged(indexes: Iterable[EventIndex]) -> tuple[EventIndex, ...]:
+    """Indexes of the same events once, each kept as long as the longest needs."""
+    found: dict[tuple[str, tuple[str, ...]], EventIndex] = {}
+    for index in indexes:
+        key = (index.view, index.keys)
+        before = found.get(key)
+        if before is None or before.keep_seconds is None:
+            found[key] = before or index
+        elif index.keep_seconds is None or index.keep_seconds > before.keep_seconds:
+            found[key] = index
+    return tuple(found.values())
+
+
+def own_ticks(view: FeatureViewDef) -> int:
+    """Ticks per second of a view's own time column, which windows are rounded to."""
+    dtype = view.field(view.timestamp_field).dtype
+    return _PER_UNIT[view.source.timestamp_unit] if is_integer(dtype) else _TICKS.get(dtype, US)
+
+
+def event_times(view: FeatureViewDef, rows: pa.Table) -> pa.ChunkedArray:
+    """The event times of a view's rows as timestamps in UTC; NULL for a view without time."""
+    if not view.timestamp_field:
+        return pa.chunked_array([pa.nulls(rows.num_rows, pa.timestamp("us", "UTC"))])
+    column = rows.column(view.timestamp_field)
+    unit = "ns" if needs_nanoseconds(view) else "us"
+    if pa.types.is_integer(column.type):
+        scale = round(UNIT_US[view.source.timestamp_unit] * (1000 if unit == "ns" else 1))
+        ticks = pa.array(
+            [None if one is None else one * scale for one in column.to_pylist()], pa.timestamp(unit, "UTC")
+        )
+        return pa.chunked_array([ticks])
+    return column.cast(pa.timestamp(unit)).cast(pa.timestamp(unit, "UTC"))
+
+
+def _ticks(times: pa.ChunkedArray, per_second: int) -> pa.ChunkedArray:
+    unit = "ns" if per_second == 10**9 else "us"
+    return times.cast(pa.timestamp(unit, "UTC")).cast(pa.int64())
+
+
+def _view_behind(
+    pipeline: OperatorPipeline,
+    operator: RollingAggregate | PointInTimeJoin,
+    spec: AggregationSpec,
+    catalog: FeatureCatalog,
+) -> FeatureViewDef:
+    """The view whose events a spec reads; refused when anything else makes its history."""
+    relation = history_inputs(operator)[spec.history_view]
+    made: Any = pipeline.producer(relation)
+    columns = {*spec.history_keys, *([spec.value_column] if spec.value_column else [])}
+    if not isinstance(made, Scan):
+        raise DefinitionError(
+            f"rolling:{spec.name} cannot come from events alone: its history passes {made.op_kind} {made.name!r}",
+            where=f"service {pipeline.service}, online.rolling",
+            hint="Static columns and the embedding coverage filter are not applied online: "
+            "write rolling: materialized",
+        )
+    view = catalog.view(made.source_ref)
+    for name in sorted(columns):
+        if not view.has_field(name):
+            raise DefinitionError(
+                f"rolling:{spec.name} reads {name!r}, which view {view.name} lacks",
+                where=f"service {pipeline.service}, online.rolling",
+                hint=did_you_mean(name, [one.name for one in view.fields]),
+            )
+    return view
+
+
+def _index(view: FeatureViewDef, spec: AggregationSpec) -> EventIndex:
+    dtypes = {one.name: one.dtype for one in view.fields}
+    keep = None if spec.window_days is None else spec.window_days * SECONDS_PER_DAY + spec.delay_seconds
+    keys = [(name, dtypes[name]) for name in spec.history_keys]
+    return EventIndex(
+        view=view.name,
+        layout=RecordLayout(
+            f"events of view {view.name}",
+            keys=keys,
+            fields=[(one.name, one.dtype) for one in view.fields if one.name not in spec.history_keys],
+        ),
+        time_field=view.timestamp_field,
+        created_field=view.source.created_field,
+        sequence_field=view.source.sequence_field,
+        keep_seconds=keep,
+    )
