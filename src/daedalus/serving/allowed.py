@@ -43,6 +43,7 @@ FUNCTIONS = frozenset(
         "prefix",
         "suffix",
         "list_value",
+        "row",
         "list_contains",
         "list_extract",
         "list_element",

@@ -130,10 +130,10 @@ class _Judge:
         for one in node["select_list"]:
             self._expression(one)
         self._optional(node["where_clause"])
+        self._aliases = frozenset(one["alias"].lower() for one in node["select_list"] if one["alias"])
         for one in node["group_expressions"]:
             self._expression(one)
         _require(len(node["group_sets"]) <= 1, "grouping sets are not admitted")
-        self._aliases = frozenset(one["alias"].lower() for one in node["select_list"] if one["alias"])
         self._optional(node["having"])
         for one in node["modifiers"]:
             self._modifier(one)

@@ -78,7 +78,9 @@ class QuackServingBackend:
         self._attempts = attempts
         self._backoff = backoff_seconds
         # Quack's own retries would try refusals again.
-        self._connection = transport.connect(threads=1, http_timeout=timeout_seconds, http_retries=0)
+        self._connection = transport.connect(threads=1)
+        self._connection.execute(f"SET GLOBAL http_timeout = {int(timeout_seconds)}")
+        self._connection.execute("SET GLOBAL http_retries = 0")
         self._local = threading.local()
 
     def query(self, sql: str) -> pa.Table:
@@ -242,38 +244,40 @@ def _checked(one: Mapping[str, Any], keys: tuple[str, ...], service: str) -> tup
 def _lookup_sql(
     service: str, keys: tuple[str, ...], asked: Sequence[tuple[Any, ...]], names: Sequence[str] | None
 ) -> str:
-    """The rows of the keys. With several keys, each one's own values are bounded, and pairs are told apart later."""
+    """The statement that reads the rows of the keys."""
     columns = "*" if names is None else ", ".join(quote_ident(name) for name in names)
     if not asked:
         return f"SELECT {columns} FROM {quote_ident(service)} LIMIT 0"
     if len(keys) == 1:
+        left = quote_ident(keys[0])
         values = ", ".join(quote_literal(one[0]) for one in asked)
-        where = f"{quote_ident(keys[0])} IN ({values})"
     else:
-        pairs = (
-            " AND ".join(
-                f"{quote_ident(key)} = {quote_literal(value)}" for key, value in zip(keys, one, strict=True)
-            )
-            for one in asked
-        )
-        where = " OR ".join(f"({pair})" for pair in pairs)
-    return f"SELECT {columns} FROM {quote_ident(service)} WHERE {where}"
+        left = f"({', '.join(quote_ident(key) for key in keys)})"
+        values = ", ".join(f"({', '.join(quote_literal(value) for value in one)})" for one in asked)
+    return f"SELECT {columns} FROM {quote_ident(service)} WHERE {left} IN ({values})"
 
 
 def _arranged(rows: pa.Table, asked: Sequence[tuple[Any, ...]], about: ServedAbout) -> ServingAnswer:
     """The rows in the order asked; a key that has none gets a row of NULLs beside its key."""
-    places = {
-        key: at
-        for at, key in enumerate(zip(*(rows.column(key).to_pylist() for key in about.keys), strict=True))
-    }
-    at = [places.get(key) for key in asked]
+    given = [
+        _typed([one[position] for one in asked], rows.schema.field(key).type, key)
+        for position, key in enumerate(about.keys)
+    ]
+    held = zip(*(rows.column(key).to_pylist() for key in about.keys), strict=True)
+    places = {key: at for at, key in enumerate(held)}
+    at = [places.get(key) for key in zip(*(one.to_pylist() for one in given), strict=True)]
     table = rows.take(pa.array(at, pa.int64()))
-    for position, key in enumerate(about.keys):
-        column = table.schema.get_field_index(key)
-        dtype = table.schema.field(column).type
-        given = pa.array([one[position] for one in asked], dtype)
-        table = table.set_column(column, table.schema.field(column), given)
+    for key, column in zip(about.keys, given, strict=True):
+        index = table.schema.get_field_index(key)
+        table = table.set_column(index, table.schema.field(index), column)
     return ServingAnswer(table=table, found=tuple(one is not None for one in at), about=about)
+
+
+def _typed(values: list[Any], dtype: pa.DataType, key: str) -> pa.Array:
+    try:
+        return pa.array(values, dtype)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ParameterError(f"a value of the key {key} is no {dtype}: {error}", where="keys") from None
 
 
 def _plain(error: Exception) -> str:
