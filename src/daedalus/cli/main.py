@@ -86,6 +86,7 @@ def build_app() -> typer.Typer:
     app.add_typer(lineage.app, name="platform")
     app.command("report")(report.report)
     app.command("prove")(trust.prove)
+    app.command("explain-row")(trust.explain_row)
     app.command("materialize")(materialize.materialize)
     app.command("materialize-day")(materialize.materialize_day)
     app.add_typer(runs.app, name="runs")

@@ -61,6 +61,77 @@ def _print_verdict(verdict: dict[str, Any]) -> None:
     say(f"{verdict['service']} {verdict['day']}: {verdict['verdict']} (run {verdict['run_id']})")
 
 
+def explain_row(
+    service: ServiceArgument = None,
+    *,
+    date: Annotated[str, typer.Option("--date", metavar="YYYY-MM-DD", help="The row's day.")],
+    where: Annotated[
+        str, typer.Option("--where", metavar="SQL", help="Picks the row, by the spine view's columns.")
+    ],
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help="Only this output column; may be repeated.")
+    ] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show what each value of one row is made of.
+
+    The source events or the view version behind it, their times, and what does not count and why: same instant,
+    outside the window, the row's own value, over max_items, not known yet. The first row that matches is explained.
+    """
+    day = parse_day(date)
+    from daedalus.errors import DefinitionError, did_you_mean
+    from daedalus.platform import PlatformRegistry
+    from daedalus.platform import trust as platform
+
+    found = platform.explain_row(PlatformRegistry.open(), service_or_default(service), day, where)
+    known = [one["column"] for one in found["values"]]
+    for name in column or ():
+        if name not in known:
+            raise DefinitionError(
+                f"unknown column {name!r}", where="--column", hint=did_you_mean(name, known)
+            )
+    if column:
+        found["values"] = [one for one in found["values"] if one["column"] in column]
+    if output is Format.JSON:
+        print_json(found)
+        return
+    _print_row(found, whole=bool(column))
+
+
+def _print_row(found: dict[str, Any], *, whole: bool) -> None:
+    print_table(
+        ("row", "value"),
+        found["row"].items(),
+        title=f"{found['service']} {found['day']}, row {found['number']}",
+    )
+    lines = []
+    for one in found["values"]:
+        left_out = [f"{reason['rows']} {reason['reason']}" for reason in one["excluded"]]
+        of = f"{len(one['used'])} of {one['view']}" if one["view"] else ""
+        newest = one["used"][-1]["at"] if one["used"] else None
+        lines.append((one["column"], _short(one["value"]), one["rule"], of, newest, "; ".join(left_out)))
+    print_table(("column", "value", "rule", "made of", "newest", "left out"), lines)
+    if whole:
+        for one in found["values"]:
+            _print_evidence(one)
+    for name in found["dropped_by"]:
+        say(f"dropped by: {name}")
+    if found["matches"] > 1:
+        say(f"the first of {found['matches']} rows that match")
+
+
+def _print_evidence(one: dict[str, Any]) -> None:
+    rows = [("used", row) for row in one["used"]]
+    rows += [(reason["reason"], row) for reason in one["excluded"] for row in reason["newest"]]
+    if rows:
+        keys = list(rows[0][1])
+        print_table(
+            ("counts", *keys),
+            [(reason, *(row.get(key) for key in keys)) for reason, row in rows],
+            title=one["column"],
+        )
+
+
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 2 * _WIDTH else text[: 2 * _WIDTH - 1] + "…"

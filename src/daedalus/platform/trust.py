@@ -56,6 +56,23 @@ def prove(
     return verdict
 
 
+def explain_row(
+    registry: PlatformRegistry,
+    service: str,
+    day: date,
+    where: str,
+    *,
+    options: RunOptions | None = None,
+) -> dict[str, Any]:
+    """Each value of one row of a day with what it is made of; see `daedalus.trust.explain_row`."""
+    from daedalus.trust import explain_row as rows
+
+    config = registry.config(options)
+    pipeline, columns = registry.pipeline(service, config), contract(registry, service, config)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
+        return rows.explain_row(pipeline, columns, config, day, where=where, folder=Path(folder))
+
+
 def _trained(runs: list[dict[str, Any]], store: Any, day: date) -> str:
     """The newest training run that wrote the day."""
     for line in runs:

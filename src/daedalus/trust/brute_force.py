@@ -318,23 +318,44 @@ class BruteForce:
                 found[name] = self.joined(ref)
         return found
 
-    def outputs(self) -> dict[str, list[Any]]:
-        """The contract's columns that do not come from embeddings, after derivation, curation and defaults."""
+    @cached_property
+    def finished(self) -> tuple[dict[str, list[Any]], dict[str, str]]:
+        """Assembled columns after derivation and curation, and their dtypes as far as they are known."""
         columns = self._columns
         values = {name: [one.value for one in found] for name, found in self.assembled.items()}
         types = {name: columns.dtypes.get(name, "") for name in values}
-        for ref in columns.needed_in("rolling"):
-            types[ref] = spec_dtype(columns.specs[ref], columns.history_types(None), columns.catalog)
+        for name in columns.needed_in("rolling"):
+            types[name] = spec_dtype(columns.specs[name], columns.history_types(None), columns.catalog)
         steps = [(step.name, step.sql) for step in columns.derived()]
         steps += [(step.column, step.sql) for step in columns.service.curation]
         for name, sql in steps:
-            rows = [dict(zip(values, one, strict=True)) for one in zip(*values.values(), strict=True)]
-            known = {column: dtype for column, dtype in types.items() if dtype}
-            values[name] = self._facts.computed(sql, rows, known, f"column {name}")
+            values[name] = self._computed(name, sql, values, types)
             types[name] = columns.dtypes.get(name, "")
+        return values, {name: dtype for name, dtype in types.items() if dtype}
+
+    def _computed(
+        self, name: str, sql: str, values: dict[str, list[Any]], types: dict[str, str]
+    ) -> list[Any]:
+        rows = [dict(zip(values, one, strict=True)) for one in zip(*values.values(), strict=True)]
+        known = {column: dtype for column, dtype in types.items() if dtype}
+        return self._facts.computed(sql, rows, known, name)
+
+    def dropped(self) -> list[list[str]]:
+        """The names of the content filters that drop each row."""
+        values, types = self.finished
+        found: list[list[str]] = [[] for _ in self.rows]
+        for step in self._columns.service.content_filter:
+            for names, keep in zip(found, self._computed(step.name, step.sql, values, types), strict=True):
+                if keep is not True:
+                    names.append(step.name)
+        return found
+
+    def outputs(self) -> dict[str, list[Any]]:
+        """The contract's columns that do not come from embeddings, after derivation, curation and defaults."""
+        values, _ = self.finished
         return {
             column.name: self._filled(column, values)
-            for column in columns.service.columns
+            for column in self._columns.service.columns
             if column.ref is not None and column.ref.view != "embedding"
         }
 

@@ -9,7 +9,6 @@ The pipeline that runs is judged, hand-edited or not, by what the definitions sa
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from daedalus.trust.copies import INSTANT, ROW_ID, copy_sources
 from daedalus.trust.day_facts import DayFacts, rows_of
 from daedalus.trust.futures import Futures, readers_of
 from daedalus.trust.probe import probe_pipeline, run_probe
+from daedalus.trust.values import NEAR, plain, same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 3
 _QID = "qid"
-#: Float sums may differ in their last digits (SEMANTICS 2); no leak is that small.
-_NEAR = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +226,7 @@ def _differs(name: str, dtype: str, before: int, *, at_cut: bool) -> str:
     left, right = f"a.{quote_ident(name)}", f"b.{quote_ident(name)}"
     test = f"{left} IS DISTINCT FROM {right}"
     if dtype in ("DOUBLE", "FLOAT"):
-        near = f"coalesce(abs({left} - {right}) <= {_NEAR} * greatest(abs({left}), 1.0), false)"
+        near = f"coalesce(abs({left} - {right}) <= {NEAR} * greatest(abs({left}), 1.0), false)"
         test = f"{test} AND NOT {near}"
     return f"({test})" if at_cut else f"({test}) AND s.__at < {before}"
 
@@ -336,37 +334,6 @@ def _not_covered(proof: Proof) -> list[str]:
     if names:
         found.append(f"embeddings are looked up by id: {', '.join(names)}")
     return found
-
-
-# ------------------------------------------------------------------ values
-
-
-def same(actual: Any, expected: Any) -> bool:
-    """Whether two values are one; floats to within what sums may differ, a NaN being itself.
-
-    >>> same(0.1 + 0.2, 0.3), same([1, None], [1, None]), same(float("nan"), float("nan")), same(None, 0)
-    (True, True, True, False)
-    """
-    if isinstance(actual, list) and isinstance(expected, list):
-        return len(actual) == len(expected) and all(map(same, actual, expected))
-    if isinstance(actual, float) and isinstance(expected, float | int):
-        if math.isnan(actual) or math.isnan(expected):
-            return math.isnan(actual) and math.isnan(expected)
-        return actual == expected or abs(actual - expected) <= _NEAR * max(abs(actual), 1.0)
-    return bool(actual == expected) or (
-        type(actual) is not type(expected) and None not in (actual, expected) and str(actual) == str(expected)
-    )
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
