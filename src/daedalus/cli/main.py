@@ -20,6 +20,7 @@ from daedalus.cli import (
     lineage,
     materialize,
     mcp,
+    online,
     pipeline,
     records,
     registry,
@@ -89,6 +90,7 @@ def build_app() -> typer.Typer:
     app.command("explain-row")(trust.explain_row)
     app.command("materialize")(materialize.materialize)
     app.command("materialize-day")(materialize.materialize_day)
+    app.add_typer(online.app, name="online")
     app.add_typer(runs.app, name="runs")
     app.command("plan")(records.plan)
     app.command("reproduce")(records.reproduce)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from daedalus.cli.online import load_lines, print_loads
 from daedalus.cli.pipeline import (
     AggregationOption,
     RuntimeOption,
@@ -64,6 +65,18 @@ def materialize(
         ),
     ] = "",
     entities: EntitiesOption = None,
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online", help="Load the rows, and the service's online views, into the online store, too."
+        ),
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="With --online: mark entities as deleted that the sources no longer have."
+        ),
+    ] = False,
     output_root: Annotated[
         str | None, typer.Option("--output-root", help="Where to write; relative to the working directory.")
     ] = None,
@@ -85,26 +98,54 @@ def materialize(
     options = RunOptions(
         runtime_path=runtime_config_path, aggregation_path=aggregation_config_path, overrides=overrides
     )
+    _check_online(online, prune, written, output)
+    loaded = None
     with progress_bar() as progress:
-        result = run(
-            PlatformRegistry.open(),
-            service_or_default(service),
-            as_of=as_of,
-            format=written.value,
-            output=output,
-            entities=None if entities is None else _read(entities),
-            options=options,
-            progress=progress,
-        )
+        if online:
+            from daedalus.platform.online import materialize_online
+
+            result, loaded = materialize_online(
+                PlatformRegistry.open(),
+                service_or_default(service),
+                as_of=as_of,
+                entities=None if entities is None else _read(entities),
+                prune=prune,
+                options=options,
+                progress=progress,
+            )
+        else:
+            result = run(
+                PlatformRegistry.open(),
+                service_or_default(service),
+                as_of=as_of,
+                format=written.value,
+                output=output,
+                entities=None if entities is None else _read(entities),
+                options=options,
+                progress=progress,
+            )
     report: dict[str, Any] = {
         key: value for key, value in describe(result).items() if key not in {"fingerprint", "schema"}
     }
+    if loaded is not None:
+        report |= {
+            "online": {"run_id": loaded.run_id, "tables": load_lines(loaded.tables), "events": loaded.events}
+        }
     if printed is Form.JSON:
         print_json(report | {"schema": [list(pair) for pair in result.schema]})
         return
     shown = {key: report[key] for key in ("service", "as_of", "row_count", "content_hash", "path", "run_id")}
     print_mapping(shown | ({"table": result.table} if result.table else {}))
+    if loaded is not None:
+        print_loads(loaded.tables, Format.TABLE)
     notices(result.notices)
+
+
+def _check_online(online: bool, prune: bool, written: Form, output: str) -> None:
+    if prune and not online:
+        raise typer.BadParameter("it goes with --online", param_hint="--prune")
+    if online and (written is not Form.PARQUET or output):
+        raise typer.BadParameter("it loads the Parquet rows under the output root", param_hint="--online")
 
 
 def materialize_day(

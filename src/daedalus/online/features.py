@@ -156,7 +156,7 @@ class OnlineService:
         return self._assembled(rows, own, dict(zip(aliases, views, strict=True)), rolling, now)
 
     def _checked(self, rows: pa.Table) -> pa.Table:
-        needed = {name: "the service's rows are found by it" for name in self._table.keys}
+        needed = dict.fromkeys(self._table.keys, "the service's rows are found by it")
         if self._rolling is not None:
             needed |= {
                 name: why for name, why in self._rolling.request_columns().items() if name not in needed

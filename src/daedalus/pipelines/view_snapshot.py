@@ -89,7 +89,7 @@ def view_snapshot(
             source.setup(connection)
             reader = ViewReader(view, source, connection, per_second)
             sql = _newest_sql(view, reader, as_of, per_second, RelationGraph(connection))
-            schema = _schema(view, per_second)
+            schema = snapshot_schema(view, per_second)
             yield ViewSnapshot(
                 view=view.name,
                 as_of=as_of,
@@ -97,7 +97,7 @@ def view_snapshot(
                 schema=schema,
                 ttl_seconds=view.ttl_seconds,
                 sources=sources.records(),
-                batches=_batches(connection, sql, schema, batch_rows, sources),
+                batches=snapshot_batches(connection, sql, schema, batch_rows, sources),
             )
     finally:
         sources.close()
@@ -143,15 +143,17 @@ def _require_unique(view: FeatureViewDef, rows: str, keys: str, graph: RelationG
         )
 
 
-def _schema(view: FeatureViewDef, per_second: int) -> pa.Schema:
+def snapshot_schema(view: FeatureViewDef, per_second: int) -> pa.Schema:
+    """The view's fields in their declared types, then `__event_time`."""
     unit = "ns" if per_second == 1_000_000_000 else "us"
     fields = [pa.field(field.name, to_arrow(field.dtype)) for field in view.fields]
     return pa.schema([*fields, pa.field(EVENT_TIME, pa.timestamp(unit, "UTC"))])
 
 
-def _batches(
+def snapshot_batches(
     connection: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, rows: int, sources: RunSources
 ) -> Iterator[pa.RecordBatch]:
+    """The rows of a SELECT over the view, in this schema; the sources are checked at the end."""
     import duckdb
 
     time_type = schema.field(EVENT_TIME).type

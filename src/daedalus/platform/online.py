@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.model import FeatureServiceDef
     from daedalus.catalog.registry import FeatureCatalog
-    from daedalus.online import OnlineTable, RedisOnlineStore, StoreHealth
+    from daedalus.online import (
+        EventCounts,
+        EventIndex,
+        OnlineTable,
+        RedisOnlineStore,
+        StoreHealth,
+        WriteCounts,
+    )
+    from daedalus.online.features import OnlineFeatures, OnlineService
     from daedalus.online.loading import TableLoad
+    from daedalus.online.rolling import RollingPlan
     from daedalus.pipelines.materialize_run import MaterializationResult
     from daedalus.platform.materialization import Instant
     from daedalus.platform.registry import PlatformRegistry, RunOptions
@@ -31,12 +40,14 @@ class OnlineLoad:
 
     Attributes:
         run_id: of the load; the materialization that the rows come from is a run of its own.
+        events: per view, events that are new to the store.
     """
 
     run_id: str
     service: str
     as_of: str
     tables: tuple[TableLoad, ...]
+    events: dict[str, int]
 
     @property
     def rows(self) -> int:
@@ -111,6 +122,7 @@ def materialize_online(
     catalog = registry.facade(config).catalog
     definition = served(catalog, service)
     instant = parse_instant(as_of)
+    plan = rolling_plan(registry, service, options)
     with online_store(registry, options) as store:
         store.require()
         result = materialize(
@@ -123,13 +135,22 @@ def materialize_online(
                 for name in views_of(catalog, definition)
             ]
             tables.append(_load_rows(store, result, definition.version, prune=prune, note=note))
+            events = {
+                view: load_events(registry, view, as_of=instant, store=store, options=options).added
+                for view in (() if plan is None else sorted(plan.views))
+            }
             load = OnlineLoad(
-                run_id=run.run_id, service=service, as_of=instant.isoformat(), tables=tuple(tables)
+                run_id=run.run_id,
+                service=service,
+                as_of=instant.isoformat(),
+                tables=tuple(tables),
+                events=events,
             )
             run.facts(
                 summary={"rows": load.rows, "as_of": load.as_of, "tables": len(tables)},
                 materialization=result.run_id,
                 online={one.table: _plain(one) for one in tables},
+                events=events,
             )
     return result, load
 
@@ -226,6 +247,191 @@ def _load_rows(
     # What readers need to know of rows that they did not write.
     store.set_state(table, store.state(table) | {"layout": table.layout.to_mapping()})
     return load
+
+
+def rolling_plan(
+    registry: PlatformRegistry, service: str, options: RunOptions | None = None
+) -> RollingPlan | None:
+    """How a service's rolling features are computed from events; None when it does not say so.
+
+    Raises:
+        DefinitionError: a spec reads more than the events of a view.
+    """
+    from daedalus.catalog.model import OnlineRolling
+    from daedalus.online.rolling import RollingPlan
+
+    config = registry.config(options)
+    catalog = registry.facade(config).catalog
+    definition = catalog.service(service)
+    if definition.online_rolling is not OnlineRolling.EVENTS:
+        return None
+    return RollingPlan.of(registry.pipeline(service, config), catalog.view(definition.spine), catalog)
+
+
+def event_indexes(
+    registry: PlatformRegistry, view: str, options: RunOptions | None = None
+) -> tuple[EventIndex, ...]:
+    """By what the services find a view's events, each kept as long as the longest window needs."""
+    from daedalus.online.rolling import merged
+
+    catalog = registry.facade(registry.config(options)).catalog
+    plans = (
+        rolling_plan(registry, name, options)
+        for name, one in sorted(catalog.services.items())
+        if one.serving_allowed
+    )
+    indexes = (index for plan in plans if plan is not None for index in plan.all_indexes())
+    return merged(index for index in indexes if index.view == view)
+
+
+def load_events(
+    registry: PlatformRegistry,
+    view: str,
+    *,
+    as_of: Instant = None,
+    store: RedisOnlineStore,
+    options: RunOptions | None = None,
+) -> EventCounts:
+    """Store a view's events up to an instant, as far back as the services' windows reach."""
+    import datetime as dt
+
+    import pyarrow as pa
+
+    from daedalus.online import EventCounts
+    from daedalus.pipelines.view_events import view_events
+
+    config = registry.config(options)
+    catalog, instant = registry.facade(config).catalog, parse_instant(as_of)
+    counts = EventCounts()
+    for index in event_indexes(registry, view, options):
+        keep = index.keep_seconds
+        since = None if keep is None else instant - dt.timedelta(seconds=keep + 1)
+        with view_events(view, catalog, config, since=since, until=instant) as batches:
+            for batch in batches:
+                counts += store.append_events(index, pa.Table.from_batches([batch]), as_of=instant)
+    return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a push did: to the newest row per entity, and to the events of every index."""
+
+    view: str
+    rows: int
+    newest: WriteCounts | None
+    events: EventCounts | None
+
+
+def push_online(
+    registry: PlatformRegistry,
+    view: str,
+    rows: pa.Table,
+    *,
+    as_of: Instant = None,
+    options: RunOptions | None = None,
+    store: RedisOnlineStore | None = None,
+) -> Pushed:
+    """Store rows of a view as they happen: as events, where services need them, and as the newest row per entity.
+
+    Args:
+        registry: the project.
+        view: says `online: true`, or its events are those of a service with `online: {rolling: events}`.
+        rows: the view's fields, by canonical name; those that are missing are NULL.
+        as_of: now. A row that is not visible yet is an event, but not the newest row.
+        options: settings.
+        store: an open one; None opens the project's.
+
+    Raises:
+        DefinitionError: the view is not online, or the rows do not fit it.
+        ExecutionError: the store failed; pushing again finishes, and counts nothing twice.
+    """
+    from daedalus.online import EventCounts, WriteCounts, table_of_view
+    from daedalus.online.pushing import fitted, visible
+
+    definition = registry.facade(registry.config(options)).catalog.view(view)
+    indexes = event_indexes(registry, view, options)
+    if not definition.online and not indexes:
+        raise DefinitionError(
+            "it is not online",
+            where=f"view {view} ({definition.file})",
+            hint="Set online: true in the view, or online: {rolling: events} in a service that reads its events",
+        )
+    instant = parse_instant(as_of)
+    fitting = fitted(definition, rows)
+    with contextlib.ExitStack() as opened:
+        store = store or opened.enter_context(online_store(registry, options))
+        events = None
+        for index in indexes:
+            events = (events or EventCounts()) + store.append_events(index, fitting, as_of=instant)
+        newest = None
+        if definition.online:
+            seen = fitting.filter(visible(definition, fitting, instant))
+            newest = store.write(table_of_view(definition), seen, as_of=instant)
+            newest += WriteCounts(skipped=fitting.num_rows - seen.num_rows)
+    return Pushed(view=view, rows=rows.num_rows, newest=newest, events=events)
+
+
+@contextlib.contextmanager
+def online_service(
+    registry: PlatformRegistry, service: str, *, options: RunOptions | None = None
+) -> Iterator[OnlineService]:
+    """Open a service for reading; keep it open for many reads.
+
+        with online_service(registry, "dssm_ranking") as online:
+            online.get(pa.table({"user_id": [1], "artwork_id": [2]})).values
+
+    Raises:
+        DefinitionError: no such service, it may not be served, or it was never loaded.
+    """
+    from daedalus.online.features import OnlineService
+
+    catalog = registry.facade(registry.config(options)).catalog
+    definition = served(catalog, service)
+    with online_store(registry, options) as store:
+        yield OnlineService(
+            store,
+            definition,
+            catalog,
+            _loaded_table(store, service),
+            rolling_plan(registry, service, options),
+        )
+
+
+def _loaded_table(store: RedisOnlineStore, service: str) -> OnlineTable:
+    """The table of a service's rows as they were loaded last."""
+    from daedalus.online import OnlineTable
+    from daedalus.online.layout import RecordLayout
+
+    nothing = RecordLayout(f"service {service}", keys=[], fields=[])
+    known = store.state(OnlineTable(kind="service", name=service, layout=nothing)).get("layout")
+    if known is None:
+        raise DefinitionError(
+            "nothing of it is in the online store",
+            where=f"service {service}",
+            hint=f"Run daeda materialize {service} --online",
+        )
+    return OnlineTable(kind="service", name=service, layout=RecordLayout.from_mapping(known))
+
+
+def get_online(
+    registry: PlatformRegistry,
+    service: str,
+    rows: list[dict[str, Any]],
+    *,
+    as_of: Instant = None,
+    options: RunOptions | None = None,
+) -> OnlineFeatures:
+    """A service's columns for some entities, from the online store alone.
+
+    Args:
+        registry: the project.
+        service: its name.
+        rows: per entity its keys, and what else the request knows of the spine's columns.
+        as_of: the instant; None is now.
+        options: settings.
+    """
+    with online_service(registry, service, options=options) as online:
+        return online.get(online.request_table(rows), as_of=parse_instant(as_of))
 
 
 def _files(path: str) -> list[Any]:

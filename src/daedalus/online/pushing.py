@@ -1,0 +1,148 @@
+"""Rows that come in from outside, as a view declares them."""
+
+from __future__ import annotations
+
+import json
+from typing import IO, TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from daedalus.catalog.dtypes import to_arrow
+from daedalus.errors import DefinitionError, did_you_mean
+from daedalus.online.features import typed
+from daedalus.online.model import EVENT_TIME, US
+from daedalus.online.redis_store import instant_us
+from daedalus.online.rolling import event_times
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator
+
+    from daedalus.catalog.model import FeatureViewDef
+
+_ARROW_STREAM = b"\xff\xff\xff\xff"
+_ARROW_FILE = b"ARROW1"
+_LINES = 10_000
+
+
+def read_rows(view: FeatureViewDef, stream: IO[bytes]) -> Iterator[pa.Table]:
+    """Rows of JSON lines or of an Arrow stream or file, in pieces.
+
+    Raises:
+        DefinitionError: a line is no JSON object, or a value does not fit its field; says which line.
+    """
+    start = stream.read(8)
+    if start.startswith((_ARROW_STREAM, _ARROW_FILE)):
+        source = pa.BufferReader(start + stream.read())
+        try:
+            if start.startswith(_ARROW_FILE):
+                yield pa.ipc.open_file(source).read_all()
+            else:
+                for batch in pa.ipc.open_stream(source):
+                    yield pa.Table.from_batches([batch])
+        except pa.ArrowException as error:
+            raise DefinitionError(f"the Arrow data cannot be read: {error}", where="input") from None
+        return
+    rows: list[dict[str, Any]] = []
+    first = 1
+    head = start + stream.readline()
+    for number, line in enumerate((*head.splitlines(keepends=True), *stream), start=1):
+        if line.strip():
+            rows.append(_object(line, number))
+        if len(rows) == _LINES:
+            yield _table(view, rows, first, number)
+            rows, first = [], number + 1
+    if rows:
+        yield _table(view, rows, first, first + len(rows) - 1)
+
+
+def _object(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        raise DefinitionError(
+            "this is no JSON", where=f"line {number}", hint="Write one JSON object per line"
+        ) from None
+    if not isinstance(found, dict):
+        raise DefinitionError(
+            "this is no JSON object", where=f"line {number}", hint='Write {"user_id": 1, ...}'
+        )
+    return found
+
+
+def _table(view: FeatureViewDef, rows: list[dict[str, Any]], first: int, last: int) -> pa.Table:
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        kind = _type(view, name)
+        try:
+            columns[name] = typed([row.get(name) for row in rows], kind, name)
+        except DefinitionError as error:
+            raise DefinitionError(error.what, where=f"lines {first} to {last}", hint=error.hint) from None
+    return pa.table(columns)
+
+
+def _type(view: FeatureViewDef, name: str) -> pa.DataType:
+    if not view.has_field(name):
+        raise DefinitionError(
+            f"the view has no field {name!r}",
+            where=f"view {view.name} ({view.file})",
+            hint=did_you_mean(name, [one.name for one in view.fields]),
+        )
+    return to_arrow(view.field(name).dtype)
+
+
+def fitted(view: FeatureViewDef, rows: pa.Table) -> pa.Table:
+    """Every field of the view in its type, and `__event_time`.
+
+    Raises:
+        DefinitionError: an unknown field, a missing key or time, a NULL where there may be none, or a wrong type.
+    """
+    for name in rows.column_names:
+        _type(view, name)
+    columns: dict[str, Any] = {}
+    for field in view.fields:
+        kind = to_arrow(field.dtype)
+        needed = field.name in view.join_keys or field.name == view.timestamp_field or not field.nullable
+        if field.name not in rows.column_names:
+            if needed:
+                raise DefinitionError(
+                    f"the rows lack {field.name!r}", where=f"view {view.name} ({view.file})"
+                )
+            columns[field.name] = pa.nulls(rows.num_rows, kind)
+            continue
+        column = rows.column(field.name)
+        if needed and column.null_count:
+            raise DefinitionError(
+                f"{field.name!r} is NULL in {column.null_count} rows", where=f"view {view.name} ({view.file})"
+            )
+        columns[field.name] = column if column.type == kind else _exact(column, kind, field.name, view)
+    table = pa.table(columns)
+    return table.append_column(EVENT_TIME, event_times(view, table))
+
+
+def _exact(column: pa.ChunkedArray, kind: pa.DataType, name: str, view: FeatureViewDef) -> pa.ChunkedArray:
+    try:
+        cast = column.cast(kind)
+        if cast.cast(column.type).equals(column):
+            return cast
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass
+    raise DefinitionError(
+        f"{name!r} is {column.type}, and does not fit {kind} without loss",
+        where=f"view {view.name} ({view.file})",
+    )
+
+
+def visible(view: FeatureViewDef, rows: pa.Table, instant: dt.datetime) -> pa.ChunkedArray:
+    """Which rows can be seen at the instant: arrived, and known."""
+    now = instant_us(instant)
+    times = rows.column(EVENT_TIME)
+    limit = pa.scalar(now - round(view.delay_seconds * US), pa.timestamp("us", "UTC")).cast(times.type)
+    seen = pc.fill_null(pc.less_equal(times, limit), not view.timestamp_field)
+    created = view.source.created_field
+    if created and pa.types.is_timestamp(rows.column(created).type):
+        column = rows.column(created)
+        known = pa.scalar(now, pa.timestamp("us", column.type.tz)).cast(column.type)
+        seen = pc.and_(seen, pc.fill_null(pc.less_equal(column, known), False))
+    return seen
