@@ -40,7 +40,9 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
         connection = duckdb.connect(config=config)
         connection.execute("SET TimeZone = 'UTC'")
         # DuckDB takes a worker process for an interactive one, and would draw bars into its standard output.
-        connection.execute("SET enable_progress_bar = false")
+        # In a notebook without ipywidgets it draws none, and refuses to be told so.
+        with contextlib.suppress(duckdb.InvalidInputException):
+            connection.execute("SET enable_progress_bar = false")
         # DuckDB takes a registered table for a short one, and would join it as of a time by nested loops.
         connection.execute("SET asof_loop_join_threshold = 0")
     except (duckdb.Error, OSError) as error:
