@@ -29,8 +29,13 @@ lint: setup ## format, rules, types, layers; changes nothing
 
 check: lint test ## what continuous integration runs
 
-bench: setup ## every benchmark; prints ratios, asserts nothing
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+SIZE ?= 100k
+bench: setup ## benchmarks: ratios to what others take, and JSON; SIZE=1M or 10M, FULL=1 for every case
+	@scripts/setup_bench.sh
+	$(BIN)/python benchmarks/rolling.py --size $(SIZE) $(if $(FULL),--data zipf uniform half --tasks all)
+	$(BIN)/python benchmarks/attribute_joins.py --size $(SIZE)
+	$(BIN)/python benchmarks/skeleton.py --size $(SIZE) --days $(if $(FULL),7,3)
+	$(BIN)/python benchmarks/enrich.py --size $(SIZE) $(if $(FULL),--dimensions 256 1152 --ray)
 
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
