@@ -16,6 +16,7 @@ from daedalus.cli import (
     api,
     config,
     demo,
+    doctor,
     init,
     lineage,
     materialize,
@@ -78,6 +79,7 @@ def build_app() -> typer.Typer:
 
     app.command("init")(init.init)
     app.command("demo")(demo.demo)
+    app.command("doctor")(doctor.doctor)
     app.add_typer(pipeline.app, name="pipeline")
     app.add_typer(views.app, name="view")
     app.add_typer(services.app, name="service")
@@ -88,6 +90,7 @@ def build_app() -> typer.Typer:
     app.command("report")(report.report)
     app.command("prove")(trust.prove)
     app.command("explain-row")(trust.explain_row)
+    app.command("test")(trust.test)
     app.command("materialize")(materialize.materialize)
     app.command("materialize-day")(materialize.materialize_day)
     app.add_typer(online.app, name="online")
