@@ -209,7 +209,7 @@ def documented_project(request, tmp_path, monkeypatch):
     folder = tmp_path / "project"
     if request.param == "docs/definitions.md":
         write_project(request.param, folder)
-    elif request.param in (*STARTED, "docs/api.md"):
+    elif request.param in (*STARTED, "docs/api.md", "docs/python-api.md"):
         monkeypatch.chdir(tmp_path)
         assert main(["init", "project"]) == 0
     else:
