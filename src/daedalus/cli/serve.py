@@ -34,10 +34,10 @@ def serve(
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Serve materialized services over Quack, on localhost and with a token.
+    """Serve materialized services over Quack.
 
-    Only services with serving_allowed: true are there. Identities and limits stand in config/serving.yaml; without
-    it, the token in DAEDALUS_SERVE_TOKEN may read every one of them. SIGTERM ends it.
+    On localhost, with a token. Only services with serving_allowed: true are there. Identities and limits stand in
+    config/serving.yaml; without it, the token in DAEDALUS_SERVE_TOKEN may read every one of them. SIGTERM ends it.
     """
     from daedalus.platform import PlatformRegistry, RunOptions
     from daedalus.platform.serving import serve as run
