@@ -131,7 +131,7 @@ class RecordFile:
             # In this order: a log that is gone by now was written back before.
             with self.path.open("rb") as file:
                 header = file.read(100)
-            logged = wal.exists() and wal.stat().st_size > 0
+            logged = _size(wal) > 0
             size = self.path.stat().st_size
         except FileNotFoundError:
             raise self._broken("it is gone") from None
@@ -163,3 +163,11 @@ class RecordFile:
             where=str(self.path),
             hint="Make the folder writable, or choose another one with --output-root",
         )
+
+
+def _size(file: Path) -> int:
+    """Its bytes; none when it is not there, for the last one to close a log removes it."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 #: Whoever started the run goes on answering while it computes.
-_NICENESS = 5
+_NICENESS = 10
 
 
 def main(arguments: str) -> int:
