@@ -90,7 +90,7 @@ def build_app() -> typer.Typer:
     app.command("report")(report.report)
     app.command("prove")(trust.prove)
     app.command("explain-row")(trust.explain_row)
-    app.command("test")(trust.test)
+    app.command("test")(trust.run_tests)
     app.command("materialize")(materialize.materialize)
     app.command("materialize-day")(materialize.materialize_day)
     app.add_typer(online.app, name="online")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daedalus.cli.pipeline import ServiceArgument, parse_day, service_or_default
 from daedalus.cli.render import Format, FormatOption, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from daedalus.trust.feature_runs import FeatureTestResult
 
 _WIDTH = 60
 
@@ -96,6 +100,48 @@ def explain_row(
         print_json(found)
         return
     _print_row(found, whole=bool(column))
+
+
+def run_tests(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH", help="Files or folders; by default feature_tests.")
+    ] = None,
+    *,
+    service: Annotated[str | None, typer.Option("--service", help="Only tests of this service.")] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Run feature tests: events in, expected values out.
+
+    Reads feature_tests/*.yaml, runs each test's rows through the service's pipeline, and shows what differs. Exit
+    code 1 when a test fails.
+    """
+    from daedalus.platform import PlatformRegistry
+    from daedalus.platform import trust as platform
+
+    results = platform.run_feature_tests(PlatformRegistry.open(), paths or (), service=service)
+    failed = sum(not one.passed for one in results)
+    if output is Format.JSON:
+        print_json({"passed": not failed, "tests": [one.to_dict() for one in results]})
+    else:
+        _print_tests(results)
+        say(f"{len(results) - failed} passed, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_tests(results: list[FeatureTestResult]) -> None:
+    lines = [(one.file, one.name, "passed" if one.passed else "FAILED", one.checked) for one in results]
+    print_table(("file", "test", "state", "values"), lines)
+    for one in results:
+        if one.passed:
+            continue
+        rows = [
+            (_short(dict(wrong.where)), wrong.column, _short(wrong.expected), _short(wrong.found))
+            for wrong in one.differences
+        ]
+        print_table(
+            ("row", "column", "expected", "found"), rows, title=f"{one.name} ({one.differences[0].place})"
+        )
 
 
 def _print_row(found: dict[str, Any], *, whole: bool) -> None:

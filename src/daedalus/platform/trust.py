@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError
+from daedalus.platform.registry import RunOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import date
 
     from daedalus.pipelines.compile_columns import ContractColumns
     from daedalus.pipelines.settings import TrainingRunConfig
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.registry import PlatformRegistry
+    from daedalus.trust.feature_runs import FeatureTestResult
 
 _FOLDER = "daedalus-proof-"
+TESTS_FOLDER = "feature_tests"
 
 
 def prove(
@@ -71,6 +76,62 @@ def explain_row(
     pipeline, columns = registry.pipeline(service, config), contract(registry, service, config)
     with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
         return rows.explain_row(pipeline, columns, config, day, where=where, folder=Path(folder))
+
+
+def run_feature_tests(
+    registry: PlatformRegistry,
+    paths: Sequence[Path] = (),
+    *,
+    service: str | None = None,
+    options: RunOptions | None = None,
+) -> list[FeatureTestResult]:
+    """Run the project's feature tests: all of `feature_tests/`, or those of `paths`.
+
+    The embedding coverage filter is off, and every month may be a target.
+
+    Raises:
+        DefinitionError: a file is wrong, or there are no tests.
+    """
+    from daedalus.trust.feature_runs import run_feature_test
+    from daedalus.trust.feature_tests import load_feature_tests
+
+    tests = [
+        test
+        for test in load_feature_tests(_test_files(registry, paths))
+        if service is None or test.service == service
+    ]
+    if service is not None:
+        registry.facade().catalog.service(service)
+    if not tests:
+        raise DefinitionError(
+            "there are no feature tests" + (f" of service {service}" if service else ""),
+            where=str(registry.project_root / TESTS_FOLDER),
+            hint="docs/trust.md shows how to write one",
+        )
+    results = []
+    for test in tests:
+        month = f"{test.day:%Y%m}"
+        given = options or RunOptions()
+        off = {"embedding_coverage_filter": {"enabled": False}, "feed_start": month, "feed_end": month}
+        config = registry.config(replace(given, overrides={**given.overrides, **off}))
+        pipeline = registry.pipeline(test.service, config)
+        with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
+            results.append(
+                run_feature_test(test, pipeline, registry.facade(config).catalog, config, Path(folder))
+            )
+    return results
+
+
+def _test_files(registry: PlatformRegistry, paths: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths or (registry.project_root / TESTS_FOLDER,):
+        if path.is_dir():
+            found += sorted(one for one in path.rglob("*.y*ml") if one.suffix in {".yaml", ".yml"})
+        elif path.is_file():
+            found.append(path)
+        elif paths:
+            raise DefinitionError("there is no such file", where=str(path))
+    return found
 
 
 def _trained(runs: list[dict[str, Any]], store: Any, day: date) -> str:

@@ -29,14 +29,17 @@ if TYPE_CHECKING:
     from daedalus.pipelines.settings import TrainingRunConfig
 
 
-def probe_pipeline(pipeline: OperatorPipeline, extra: Mapping[str, str] | None = None) -> OperatorPipeline:
+def probe_pipeline(
+    pipeline: OperatorPipeline, extra: Mapping[str, str] | None = None, *, numbered: bool = True
+) -> OperatorPipeline:
     """The skeleton part of a pipeline, whose output has `ROW_ID`, too.
 
     Args:
         pipeline: what runs.
         extra: further output columns: name to an expression over what the last projection reads.
+        numbered: whether there is a `ROW_ID`.
     """
-    chain = {operator.name for operator in main_chain(pipeline)}
+    chain = {operator.name for operator in main_chain(pipeline)} if numbered else set()
     last = output_operator(pipeline)
     made: list[AnyOperator] = []
     for operator in pipeline.operators:
