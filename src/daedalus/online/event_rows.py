@@ -103,13 +103,13 @@ def _total_order(table: pa.Table, index: EventIndex) -> pa.Array:
         if pa.types.is_floating(column.type):
             wide = column.cast(pa.float64())
             columns.append(pc.fill_null(pc.is_nan(wide), False))
-            terms.append((f"{len(columns)}", "ascending"))
+            terms.append((f"{len(columns)}", "ascending", "at_start"))
             column = wide
         elif pa.types.is_interval(column.type):
             continue
         columns.append(column)
-        terms.append((f"{len(columns)}", "ascending"))
+        terms.append((f"{len(columns)}", "ascending", "at_start"))
     sortable = pa.table({f"{at + 1}": column for at, column in enumerate(columns)})
     if not sortable.num_rows:
         return pa.array(np.zeros(0, np.int64))
-    return pc.sort_indices(sortable, sort_keys=terms, null_placement="at_start")
+    return pc.sort_indices(sortable, sort_keys=terms)

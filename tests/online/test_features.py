@@ -1,0 +1,303 @@
+"""What is online equals what the skeleton would write at that instant."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daedalus.cli.main import main
+from daedalus.errors import DefinitionError
+from daedalus.online import EVENT_TIME, OnlineStoreConfig, RedisOnlineStore
+from daedalus.online.pushing import read_rows
+from daedalus.platform import PlatformRegistry
+from daedalus.platform.online import (
+    get_online,
+    materialize_online,
+    online_service,
+    online_store,
+    push_online,
+    rolling_plan,
+)
+from pipelines.tiny import SERVICE, tiny, users
+from support.oracle import rolling_oracle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.servers import RedisServer
+
+pytestmark = pytest.mark.xdist_group("redis")
+#: Not an instant of an event: there `asof` joins see what is before it, and online reads what is up to it.
+INSTANT = "2026-05-02T08:31:00"
+SPECS: list[dict[str, Any]] = [
+    {"name": "liked", "value_column": "artwork_id", "operation": "list", "window_days": 3,
+     "condition": "hist.event = 'like'"},
+    {"name": "others", "value_column": "artwork_id", "operation": "list", "window_days": 2, "max_items": 2,
+     "exclude_self": True},
+    {"name": "seen", "operation": "count", "window_days": 3, "delay_seconds": 3600},
+    {"name": "now", "operation": "count", "window_days": 1, "include_current": True},
+    {"name": "kinds", "value_column": "event", "operation": "count_distinct", "window_days": 1},
+    {"name": "total", "value_column": "score", "operation": "sum", "window_days": 0.05},
+    {"name": "first", "value_column": "seq", "operation": "first", "window_days": 3},
+    {"name": "since", "value_column": "seq", "operation": "seconds_since_last", "window_days": 3},
+    {"name": "fans", "group_by": ["artwork_id"], "value_column": "user_id", "operation": "last", "window_days": 1},
+    {"name": "pair", "group_by": ["user_id", "artwork_id"], "operation": "count"},
+]  # fmt: skip
+SPECS = [{"group_by": ["user_id"], "timestamp_column": "ts"} | one for one in SPECS]
+ONLINE: dict[str, Any] = {
+    "serving_allowed": True,
+    "aggregation_specs": SPECS,
+    "columns": [
+        *(one for one in SERVICE["columns"] if not str(one).startswith("rolling:")),
+        *(f"rolling:{one['name']}" for one in SPECS),
+    ],
+}
+
+
+def project(root: Path, server: RedisServer, rolling: str, **more: Any) -> PlatformRegistry:
+    url = {"url": server.url, "namespace": f"t{secrets.token_hex(4)}"}
+    service = ONLINE | {"online": {"rolling": rolling}} | more.pop("service", {})
+    made = tiny(root, service=service, users_view={"online": True}, runtime={"online_store": url}, **more)
+    return PlatformRegistry.open(made.root)
+
+
+@pytest.mark.parametrize("rolling", ["events", "materialized"])
+def test_what_is_read_is_what_is_materialized(
+    tmp_path: Path, redis_server: RedisServer, rolling: str
+) -> None:
+    registry = project(tmp_path, redis_server, rolling)
+    result, load = materialize_online(registry, "s", as_of=INSTANT)
+    assert [one.rows for one in load.tables] == [1, 4]
+    table = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
+    entities = table.select(["user_id", "artwork_id"]).to_pylist()
+    found = get_online(registry, "s", entities, as_of=INSTANT)
+    assert found.values.schema.equals(table.schema.remove_metadata())
+    assert found.values.to_pylist() == table.to_pylist()
+    assert found.origins["liked"] == ("events" if rolling == "events" else "service")
+    assert found.origins["tier"] == "view users"
+    assert found.version == SERVICE["version"]
+    # Done again, nothing is stored twice, and nothing is older.
+    _, again = materialize_online(registry, "s", as_of=INSTANT)
+    assert [(one.written, one.older) for one in again.tables] == [(1, 0), (4, 0)]
+    assert set(again.events.values()) <= {0}
+
+
+def test_events_that_were_pushed_are_counted_at_once(tmp_path: Path, redis_server: RedisServer) -> None:
+    registry = project(tmp_path, redis_server, "events")
+    materialize_online(registry, "s", as_of=INSTANT)
+    asked = [{"user_id": "1", "artwork_id": "99"}]
+    before = get_online(registry, "s", asked, as_of="2026-05-02T10:00")
+    assert before.values["liked"].to_pylist() == [[10, 12]]
+    assert before.tables["service s"].statuses == ["missing"]
+    assert before.values["score"].to_pylist() == [None]
+    line = {"user_id": 1, "artwork_id": 99, "ts": "2026-05-02T11:30:00+02:00", "event": "like", "seq": 50}
+    older = line | {"ts": "2026-05-02T07:00", "artwork_id": 98, "seq": 49}
+    stream = io.BytesIO("\n".join(json.dumps(one) for one in (line, older, line)).encode())
+    (rows,) = read_rows(registry.catalog.view("events"), stream)
+    pushed = push_online(registry, "events", rows, as_of="2026-05-02T10:00")
+    assert pushed.newest is None
+    assert (pushed.events.added, pushed.events.known) == (6, 3)
+    after = get_online(registry, "s", asked, as_of="2026-05-02T10:00")
+    assert after.values["liked"].to_pylist() == [[10, 98, 12, 99]]
+    assert after.values["others"].to_pylist() == [[11, 12]]
+    assert after.values["pair"].to_pylist() == [1]
+
+
+def test_a_view_that_was_pushed_is_read_at_once(tmp_path: Path, redis_server: RedisServer) -> None:
+    registry = project(tmp_path, redis_server, "materialized")
+    materialize_online(registry, "s", as_of=INSTANT)
+    push_online(registry, "users", users((1, "2026-05-02 09:00", "team"), (1, "2026-04-30", "old")))
+    push_online(registry, "users", users((1, "2026-05-03 09:00", "later")), as_of="2026-05-02T10:00")
+    found = get_online(registry, "s", [{"user_id": 1, "artwork_id": 10}], as_of="2026-05-02T10:00")
+    assert found.values["tier"].to_pylist() == ["team"]
+    assert found.tables["users"].staleness_seconds.to_pylist() == [3600.0]
+
+
+def test_entities_that_the_source_lost_are_pruned(tmp_path: Path, redis_server: RedisServer) -> None:
+    registry = project(tmp_path, redis_server, "materialized")
+    materialize_online(registry, "s", as_of=INSTANT)
+    pq.write_table(users((2, "2026-04-01", "free")), tmp_path / "data/users/a.parquet")
+    registry = PlatformRegistry.open(tmp_path)
+    _, load = materialize_online(registry, "s", as_of="2026-05-02T09:00", prune=True)
+    assert load.tables[0].pruned == 1
+    asked = [{"user_id": user, "artwork_id": 10} for user in (1, 2)]
+    found = get_online(registry, "s", asked, as_of="2026-05-02T10:00")
+    assert found.tables["users"].statuses == ["deleted", "found"]
+    assert found.values["tier"].to_pylist() == [None, "free"]
+
+
+def test_an_interrupted_load_goes_on(tmp_path: Path, redis_server: RedisServer, monkeypatch: Any) -> None:
+    from daedalus.online import loading
+
+    registry = project(tmp_path, redis_server, "materialized")
+    result, _ = materialize_online(registry, "s", as_of=INSTANT)
+    monkeypatch.setattr(loading, "_NOTE_ROWS", 2)
+    rows = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
+    time = pa.array([dt.datetime(2026, 5, 2, 8, 40, tzinfo=dt.UTC)] * 4, pa.timestamp("us", "UTC"))
+    rows = rows.append_column(EVENT_TIME, time)
+    with online_service(registry, "s") as online, online_store(registry) as store:
+        table = online._table
+        at = dt.datetime(2026, 5, 2, 9, tzinfo=dt.UTC)
+
+        def batches(fail: bool) -> Any:
+            for number in range(4):
+                if fail and number == 3:
+                    raise KeyboardInterrupt
+                yield rows.slice(number, 1).combine_chunks().to_batches()[0]
+
+        with pytest.raises(KeyboardInterrupt):
+            loading.load_table(store, table, batches(True), as_of=at, sources="x")
+        other = loading.load_table(store, table, batches(False), as_of=at, sources="y")
+        assert other.resumed_at == 0
+        with pytest.raises(KeyboardInterrupt):
+            loading.load_table(store, table, batches(True), as_of=at, sources="x")
+        again = loading.load_table(store, table, batches(False), as_of=at, sources="x")
+        assert (again.resumed_at, again.rows, again.written) == (2, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("service", "what"),
+    [
+        ({"serving_allowed": False}, "may not be served"),
+        ({"static_columns": ["users:tier"]}, "cannot come from events alone"),
+        ({"online": {"rolling": "sometimes"}}, "sometimes"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(
+    tmp_path: Path, redis_server: RedisServer, service: dict[str, Any], what: str
+) -> None:
+    if "static_columns" in service:
+        by_tier = {"name": "tiers", "group_by": ["user_id"], "timestamp_column": "ts", "operation": "last",
+                   "value_column": "tier", "window_days": 1}  # fmt: skip
+        service = service | {
+            "aggregation_specs": [*SPECS, by_tier],
+            "views": [{"view": "users"}],
+            "columns": [*ONLINE["columns"], "rolling:tiers"],
+        }
+    with pytest.raises(DefinitionError, match=what):
+        materialize_online(project(tmp_path, redis_server, "events", service=service), "s", as_of=INSTANT)
+
+
+def test_a_service_that_was_never_loaded_says_so(tmp_path: Path, redis_server: RedisServer) -> None:
+    registry = project(tmp_path, redis_server, "events")
+    with pytest.raises(DefinitionError, match="nothing of it is in the online store"):
+        get_online(registry, "s", [{"user_id": 1}])
+    materialize_online(registry, "s", as_of=INSTANT)
+    with pytest.raises(DefinitionError, match="lacks 'artwork_id'"):
+        get_online(registry, "s", [{"user_id": 1}])
+    with pytest.raises(DefinitionError, match="does not fit int64"):
+        get_online(registry, "s", [{"user_id": "one", "artwork_id": 1}])
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", "line 1: this is no JSON"),
+        ('{"user_id": 1}\n[1]', "line 2: this is no JSON object"),
+        ('{"user_idd": 1}', "user_id"),
+        ('{"user_id": "x"}', "lines 1 to 1"),
+        ('{"user_id": 1}', "the rows lack 'artwork_id'"),
+    ],
+)
+def test_what_does_not_fit_is_not_pushed(
+    tmp_path: Path, redis_server: RedisServer, text: str, what: str
+) -> None:
+    registry = project(tmp_path, redis_server, "events")
+    rows = read_rows(registry.catalog.view("events"), io.BytesIO(text.encode()))
+    with pytest.raises(DefinitionError, match=what):
+        push_online(registry, "events", next(rows))
+
+
+def test_the_commands(
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    project(tmp_path, redis_server, "events")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAEDALUS_CONFIG", str(tmp_path / "operator.toml"))
+
+    def run(*arguments: str) -> Any:
+        code = main([*arguments, "--format", "json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    code, made = run("materialize", "s", "--online", "--as-of", INSTANT)
+    assert (code, [one["rows"] for one in made["online"]["tables"]]) == (0, [1, 4])
+    line = b'{"user_id": 1, "artwork_id": 5, "ts": "2026-05-02T08:29:00", "event": "like", "seq": 70}\n'
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line)))
+    code, pushed = run("online", "push", "events", "--as-of", INSTANT)
+    assert (code, pushed["rows"], pushed["events_added"]) == (0, 1, 3)
+    code, found = run("online", "get", "s", "--key", "user_id=1,artwork_id=10", "--as-of", INSTANT)
+    assert (code, found["rows"][0]["values"]["liked"]) == (0, [10, 12, 5])
+    assert found["rows"][0]["tables"]["users"]["status"] == "found"
+    assert main(["online", "get", "s", "--key", "user_id=1,artwork_id=10"]) == 0
+    assert "view users" in capsys.readouterr().out
+    code, health = run("online", "health")
+    assert (code, health["tables"]["service:s"]["rows"]) == (0, 4)
+    assert main(["online", "get", "s", "--key", "user_id"]) == 2
+
+
+# ------------------------------------------------------------------ the law
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Any:
+    registry = project(tmp_path_factory.mktemp("law"), redis_server, "events")
+    return rolling_plan(registry, "s"), OnlineStoreConfig(url=redis_server.url)
+
+
+_HOURS = st.integers(0, 96).map(lambda one: dt.datetime(2026, 5, 1) + dt.timedelta(minutes=30 * one))  # noqa: DTZ001
+_EVENT = st.fixed_dictionaries(
+    {
+        "user_id": st.integers(1, 2),
+        "artwork_id": st.integers(1, 3),
+        "ts": _HOURS,
+        "event": st.sampled_from([None, "like", "view"]),
+        "session": st.none(),
+        "score": st.none() | st.integers(-5, 5),
+    }
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
+@given(data=st.data())
+def test_rolling_features_are_those_of_the_definition(plan: Any, data: st.DataObject) -> None:
+    rolling, config = plan
+    rows = data.draw(st.lists(_EVENT, max_size=12))
+    rows = [one | {"seq": number} for number, one in enumerate(rows)]
+    instant = data.draw(_HOURS)
+    asked = data.draw(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=4))
+    schema = pa.schema(
+        {"user_id": pa.int64(), "artwork_id": pa.int64(), "ts": pa.timestamp("us"), "event": pa.string(),
+         "session": pa.string(), "score": pa.int32(), "seq": pa.int64()}
+    )  # fmt: skip
+    # Nothing of the future has been pushed yet; what has been came in any order, and some of it twice.
+    past = [one for one in rows if one["ts"] <= instant]
+    pushes = data.draw(st.permutations(past + past[:2]))
+    store = RedisOnlineStore(OnlineStoreConfig(url=config.url, namespace=f"t{secrets.token_hex(6)}"))
+    at = instant.replace(tzinfo=dt.UTC)
+    for start in range(0, len(pushes), 5):
+        table = pa.Table.from_pylist(pushes[start : start + 5], schema=schema)
+        table = table.append_column(EVENT_TIME, table["ts"].cast(pa.timestamp("us", "UTC")))
+        for index in rolling.all_indexes():
+            store.append_events(index, table, as_of=at)
+    request = pa.table({"user_id": [one[0] for one in asked], "artwork_id": [one[1] for one in asked]})
+    now = round(at.timestamp() * 1_000_000)
+    answer = store.read([], events=rolling.requests(request, now), as_of=at)
+    found = rolling.columns(request, answer.events, now)
+    store.close()
+
+    history = pa.Table.from_pylist(sorted(rows, key=lambda one: (one["ts"], one["seq"])), schema=schema)
+    spine = request.append_column("ts", pa.array([instant] * len(asked), pa.timestamp("us")))
+    specs = [one | {"history_view": "events"} for one in SPECS]
+    expected = rolling_oracle(spine, specs, history={"events": history})
+    for spec in SPECS:
+        assert found[spec["name"]].to_pylist() == expected[spec["name"]].to_pylist(), spec["name"]
+        assert found[spec["name"]].type == expected[spec["name"]].type
