@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import socket
@@ -15,9 +16,11 @@ from jsonrpcclient import Error, notification_json, parse_json, request
 
 from api.conftest import SERVICE, TOKEN, serving
 from daedalus.api.guard import host_name
-from daedalus.api.server import access_for
-from daedalus.errors import DefinitionError
+from daedalus.api.server import access_for, launcher_for
+from daedalus.errors import DefinitionError, ExecutionError, ParameterError
+from daedalus.platform.live import LiveProject
 from daedalus.platform.operations import OPERATIONS
+from support.servers import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -253,6 +256,23 @@ def test_other_machines_reach_nothing_without_a_token(host: str) -> None:
             access_for(host, token)
     assert access_for(host, TOKEN).hosts == frozenset()
     assert access_for("127.0.0.1", "").hosts >= {"localhost"}
+
+
+def test_runs_via_a_dagster_that_does_not_answer(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'dagster_graphql_url = "http://127.0.0.1:{free_port()}/graphql"\n')
+    monkeypatch.setenv("DAEDALUS_CONFIG", str(config))
+    monkeypatch.setenv("DAEDALUS_RUNS_VIA", "dagster")
+    monkeypatch.chdir(shop)
+    project = LiveProject()
+    launcher = launcher_for(project, 1, 1)
+    with pytest.raises(ExecutionError, match="Dagster"):
+        launcher.submit(project.current(), SERVICE, dt.date(2026, 1, 5))
+    with pytest.raises(ParameterError, match="outside"):
+        launcher.submit(project.current(), SERVICE, dt.date(2020, 1, 5))
+    launcher.close()
 
 
 def test_host_headers_that_name_nothing() -> None:

@@ -34,13 +34,16 @@ class Limits:
         body_bytes: the largest request.
         batch_calls: the largest batch.
         body_seconds: how long a request's body may take to arrive.
-        threads: operations at a time; more only make the event loop wait for its turn. Runs are not among them.
+        readers: operations at a time that only read. They share one interpreter lock: with more of them each takes
+            longer, and so does everything else.
+        changers: operations at a time that start or stop a run, which may take seconds to end.
     """
 
     body_bytes: int = 1 << 20
     batch_calls: int = 50
     body_seconds: float = 20.0
-    threads: int = 2
+    readers: int = 1
+    changers: int = 4
 
 
 class _Refused(Exception):
@@ -54,19 +57,22 @@ class _Service:
 
     def __init__(self, project: LiveProject, limits: Limits) -> None:
         self._project = project
-        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="daedalus-api")
+        self._readers = ThreadPoolExecutor(limits.readers, thread_name_prefix="daedalus-reads")
+        self._changers = ThreadPoolExecutor(limits.changers, thread_name_prefix="daedalus-changes")
         self._document: dict[str, Any] = {}
 
-    async def in_thread(self, work: Callable[[], Any]) -> Any:
+    async def in_thread(self, work: Callable[[], Any], *, changes: bool = False) -> Any:
         """Do blocking work outside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        threads = self._changers if changes else self._readers
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     async def close(self) -> None:
         """End the runs that this process started."""
         from daedalus.platform.run_queue import close_queues
 
         await asyncio.to_thread(close_queues)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._readers, self._changers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, call: Call, request: Request) -> Any | Fault:
         """Do a call; what goes wrong is a fault."""
@@ -81,7 +87,9 @@ class _Service:
             )
             return Fault(code=METHOD_NOT_FOUND, message="method not found", data=data)
         try:
-            return await self.in_thread(lambda: operation.call(self._project.current(), call.params))
+            return await self.in_thread(
+                lambda: operation.call(self._project.current(), call.params), changes=not operation.read_only
+            )
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a client
             if not isinstance(error, DaedalusError):
                 LOG.exception("unexpected error", extra={"fields": {"request_id": request_id}})

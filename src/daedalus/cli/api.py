@@ -58,7 +58,7 @@ def serve_api(
     serve(
         host=host,
         port=port,
-        token=os.environ.get(token_env, ""),
+        token=os.environ.pop(token_env, ""),  # runs inherit the environment, and have no business with it
         allowed_hosts=allowed_host or (),
         workers=workers,
         queue_size=queue_size,
