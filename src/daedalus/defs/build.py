@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from daedalus.defs.checks import checks_of
@@ -44,14 +45,7 @@ def definitions_of(project: DagsterProject) -> dg.Definitions:
         assets.append(asset)
         checks.append(checks_of(project, service, name))
         jobs.append(job)
-        schedules.append(
-            dg.build_schedule_from_partitioned_job(
-                job,
-                name=f"daily_{name}",
-                hour_of_day=_HOUR,
-                description=f"Makes each day of {service} when it is over. Off until it is turned on.",
-            )
-        )
+        schedules.append(daily_schedule(project, service, name, job))
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
@@ -59,6 +53,28 @@ def definitions_of(project: DagsterProject) -> dg.Definitions:
         schedules=schedules,
         # A run is a process of its own; its steps follow one another, and would each begin by importing everything.
         executor=dg.in_process_executor,
+    )
+
+
+def daily_schedule(
+    project: DagsterProject, service: str, name: str, job: dg.UnresolvedAssetJobDefinition
+) -> dg.ScheduleDefinition:
+    """Makes each day of a service when it is over; off until it is turned on."""
+    import dagster as dg
+
+    def tick(evaluation: Any) -> dg.RunRequest | dg.SkipReason:
+        day = (evaluation.scheduled_execution_time.astimezone(dt.UTC) - dt.timedelta(days=1)).date()
+        if not project.registry.config(project.options).holds_day(day):
+            return dg.SkipReason(f"{day} is outside feed_start..feed_end: widen the months in runtime.yaml")
+        return dg.RunRequest(run_key=f"{service} {day}", partition_key=day.isoformat())
+
+    return dg.ScheduleDefinition(
+        name=f"daily_{name}",
+        job=job,
+        cron_schedule=f"0 {_HOUR} * * *",
+        execution_timezone="UTC",
+        execution_fn=tick,
+        description=f"Makes each day of {service} when it is over. Off until it is turned on.",
     )
 
 

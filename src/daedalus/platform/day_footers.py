@@ -199,7 +199,11 @@ def _schema(footers: DayFooters, schema: Schema, sessions: bool) -> DayCheck:
 
 
 def _same_dtype(actual: str, promised: str) -> bool:
-    """Whether values of both are the same; a list's dimension may be part of its dtype, or stand beside it."""
+    """Whether values of both are the same; a list's dimension may be part of its dtype, or stand beside it.
+
+    >>> _same_dtype("FLOAT[4]", "FLOAT[]"), _same_dtype("FLOAT[]", "DOUBLE[]"), _same_dtype("VARCHAR", "TEXT")
+    (True, False, True)
+    """
     from daedalus.catalog.dtypes import canonical_dtype, element_dtype, is_list
 
     one, other = canonical_dtype(actual), canonical_dtype(promised)
