@@ -29,6 +29,7 @@ from daedalus.cli import (
     runs,
     serve,
     services,
+    skew,
     stores,
     trust,
     views,
@@ -99,6 +100,7 @@ def build_app() -> typer.Typer:
     app.command("reproduce")(records.reproduce)
     app.command("diff-runs")(records.diff_runs)
     app.add_typer(config.app, name="config")
+    app.command("skew")(skew.skew)
     app.command("serve")(serve.serve)
     app.command("serve-api")(api.serve_api)
     app.command("mcp")(mcp.mcp)
