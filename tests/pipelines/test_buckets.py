@@ -43,6 +43,7 @@ def test_buckets_and_chunks_decide_nothing(
 ) -> None:
     whole = _hash(pixai, tmp_path / "whole", service, engine="kernel")
     monkeypatch.setattr(day_stream, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(day_stream, "SLICE_ROWS", 150)
     assert _hash(pixai, tmp_path / "chunks", service, engine="kernel") == whole
     monkeypatch.setattr(day_resources, "BUCKETS", 13)
     monkeypatch.setattr(day_aggregates, "_JOINED_ROWS", 1)

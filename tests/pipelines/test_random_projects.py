@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from daedalus.pipelines import day_resources
+from daedalus.pipelines import day_resources, day_stream
 from support.project import ENGINES, Project, write_project
 
 if TYPE_CHECKING:
@@ -320,6 +320,7 @@ def test_random_project(seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(100, 109))
 def test_random_project_in_buckets(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(day_resources, "BUCKETS", (2, 7, 64)[seed // 3 % 3])
+    monkeypatch.setattr(day_stream, "SLICE_ROWS", 3)
     _check(seed, tmp_path)
 
 

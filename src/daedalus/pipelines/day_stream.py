@@ -38,6 +38,7 @@ from daedalus.pipelines.operators import (
     Project,
     RayUdfTransform,
     RollingAggregate,
+    Scan,
     Sink,
 )
 from daedalus.pipelines.rolling_tiers import (
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 
 #: Rows that pass through Arrow operators, or are given their aggregates, at once.
 CHUNK_ROWS = 32_768
+#: Rows that one statement finishes: it joins and sorts them as a whole.
+SLICE_ROWS = 1_000_000
 
 
 def output_operator(pipeline: OperatorPipeline) -> AnyOperator:
@@ -285,7 +288,7 @@ class DayStream:
         give_back_memory()
         source = self._rows_before(beside.aggregates[0])
         rows_in = self._graph.rows(f"SELECT count(*) FROM {quote_ident(source)}", source)[0][0]
-        for chunk in self._streamed(self._final.output):
+        for chunk in self._in_slices(source, rows_in):
             rows = chunk[ROW].to_numpy()
             columns: dict[str, pa.Array] = {}
             for late in beside.aggregates:
@@ -297,6 +300,36 @@ class DayStream:
         filters = [operator for operator in beside.held.operators if isinstance(operator, Filter)]
         if filters:
             self._counts.drop(filters[-1].name, rows_in)
+
+    def _in_slices(self, source: str, rows: int) -> Iterator[pa.Table]:
+        """The finished rows; those of a large day by a statement per slice of `source`, so that none sorts them all."""
+        self._drop_what_is_not_read()
+        if rows <= SLICE_ROWS:
+            yield from self._streamed(self._final.output)
+            return
+        for operator in self._context.pipeline:
+            # Restricted to keys of the day, and read once for all slices.
+            if isinstance(operator, Scan) and operator.output in self._graph.composed(self._final.output):
+                self._graph.keep(operator.output)
+        found = self._graph.fetch(f"SELECT {ROW} FROM {quote_ident(source)} ORDER BY {ROW}", source)
+        starts = found[ROW].to_numpy()[::SLICE_ROWS].tolist()
+        del found
+        whole = f"__whole_{source}"
+        self._graph.execute(f"ALTER TABLE {quote_ident(source)} RENAME TO {quote_ident(whole)}", source)
+        for index, start in enumerate(starts):
+            below = f" AND {ROW} < {starts[index + 1]}" if index + 1 < len(starts) else ""
+            slice_sql = f"SELECT * FROM {quote_ident(whole)} WHERE {ROW} >= {start}{below}"
+            self._graph.define(source, slice_sql, ())
+            yield from self._streamed(self._final.output)
+
+    def _drop_what_is_not_read(self) -> None:
+        """Forget tables that only the aggregates needed."""
+        names = set(self._graph.composed(self._final.output))
+        read = {name for one in self._context.pipeline if one.output in names for name in one.inputs}
+        for operator in self._context.pipeline:
+            name = operator.output
+            if name not in read | names and self._graph.knows(name) and self._graph.is_kept(name):
+                self._graph.drop(name)
 
     def _histories_of(self, operator: RollingAggregate | PointInTimeJoin) -> dict[str | None, pa.Table]:
         wanted = history_columns(operator)
