@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -200,6 +201,15 @@ def test_a_process_that_dies_is_told(tmp_path, monkeypatch, program, said):
     monkeypatch.setattr(sending, "_PROGRAM", program)
     with pytest.raises(ExecutionError, match=said):
         sending.send(MLflowTracker(folder=tmp_path), RUN)
+
+
+@pytest.mark.slow
+def test_two_first_runs_at_once_are_both_shown(environment, tmp_path):
+    """MLflow alone fails here: both make the tables."""
+    with ThreadPoolExecutor() as pool:
+        links = list(pool.map(lambda _: sending.send(MLflowTracker(folder=tmp_path), RUN), range(2)))
+    assert len({link["mlflow_run_id"] for link in links}) == 2
+    assert {link["experiment_id"] for link in links} == {links[0]["experiment_id"]}
 
 
 def test_off_is_the_default_and_does_nothing(project, monkeypatch):

@@ -6,12 +6,15 @@ SQLite file under the output root. MLflow's telemetry is off.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
 from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from daedalus.errors import MissingExtraError
 from daedalus.secrets import mask, remember_secret
@@ -51,9 +54,10 @@ class MLflowTracker:
             remember_secret(os.environ.get(name, ""))
         mlflow = _client_module()
         uri = os.environ.get("MLFLOW_TRACKING_URI") or self._own_database()
-        client = mlflow.tracking.MlflowClient(tracking_uri=uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.service
-        experiment = self._experiment(client, name, uri)
+        with self._alone(uri):
+            client = mlflow.tracking.MlflowClient(tracking_uri=uri)
+            experiment = self._experiment(client, name, uri)
         tags = {**run.tags, **({"mlflow.source.git.commit": sha} if (sha := _sha(run)) else {})}
         started = client.create_run(
             experiment,
@@ -73,8 +77,14 @@ class MLflowTracker:
             "mlflow_run_id": started,
         }
 
-    def _own_database(self) -> str:
+    def _alone(self, uri: str) -> contextlib.AbstractContextManager[Any]:
+        """Hold off other runs while MLflow makes a new database's tables: it does not bear two that begin at once."""
+        if not _is_database(uri):
+            return contextlib.nullcontext()
         self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / ".lock")
+
+    def _own_database(self) -> str:
         return f"sqlite:///{(self.folder / 'mlflow.db').absolute()}"
 
     def _experiment(self, client: Any, name: str, uri: str) -> str:
@@ -82,8 +92,7 @@ class MLflowTracker:
         known = client.get_experiment_by_name(name)
         if known is None:
             # A server knows where its artifacts go; a database would have them in the working directory.
-            by_database = not re.match(r"(https?|databricks|uc)\b", uri)
-            place = (self.folder / "artifacts").absolute().as_uri() if by_database else None
+            place = (self.folder / "artifacts").absolute().as_uri() if _is_database(uri) else None
             try:
                 return str(client.create_experiment(name, artifact_location=place))
             except Exception:
@@ -145,6 +154,10 @@ def _client_module() -> Any:
         raise MissingExtraError(
             "MLflow's client is not installed", hint='pip install "daedalus[mlflow]"'
         ) from error
+
+
+def _is_database(uri: str) -> bool:
+    return not re.match(r"(https?|databricks|uc)\b", uri)
 
 
 def _sha(run: TrackedRun) -> str:
