@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.errors import CompileError
 from daedalus.pipelines.compiler import QID_COLUMN, QID_RELATION
-from daedalus.pipelines.day_stream import main_chain, output_operator
+from daedalus.pipelines.day_shape import main_chain, output_operator
 from daedalus.pipelines.operators import (
     AnyOperator,
     Filter,

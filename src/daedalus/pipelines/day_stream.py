@@ -9,8 +9,6 @@ after them run on the chunk registered as a relation. Columns that SQL only pass
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,6 +17,17 @@ from daedalus.catalog.dtypes import canonical_dtype, to_arrow
 from daedalus.pipelines.arrow_udfs import apply_arrow_udf
 from daedalus.pipelines.day_aggregates import DayAggregate
 from daedalus.pipelines.day_counts import DayCounts
+from daedalus.pipelines.day_shape import (
+    BesideRows,
+    made_columns,
+    main_chain,
+    of_target_rows,
+    output_operator,
+    reads_rows_before,
+    runs_in_sql,
+    streamed_tail,
+    writes,
+)
 from daedalus.pipelines.held_columns import HeldColumns
 from daedalus.pipelines.history_cache import (
     HistoryCache,
@@ -67,24 +76,6 @@ CHUNK_ROWS = 32_768
 SLICE_ROWS = 1_000_000
 
 
-def output_operator(pipeline: OperatorPipeline) -> AnyOperator:
-    """The last operator of the skeleton stage: what the enrichment, or the sink, reads."""
-    operator = pipeline.operators[-1]
-    while isinstance(operator, Sink | RayUdfTransform):
-        operator = pipeline.producer(operator.inputs[0])
-    return operator
-
-
-def main_chain(pipeline: OperatorPipeline) -> list[AnyOperator]:
-    """The operators that each row of the output passes through, first inputs only, in order."""
-    chain: list[AnyOperator] = []
-    operator: AnyOperator | None = output_operator(pipeline)
-    while operator is not None:
-        chain.append(operator)
-        operator = pipeline.producer(operator.inputs[0]) if operator.inputs else None
-    return chain[::-1]
-
-
 class DayStream:
     """Runs the operators of one day and yields its rows.
 
@@ -106,7 +97,7 @@ class DayStream:
         self._relations = relations
         self._graph = relations.graph
         self._rows_per_chunk = rows_per_chunk or CHUNK_ROWS
-        self._tail = _tail(context.pipeline)
+        self._tail = streamed_tail(context.pipeline)
         self._final = output_operator(context.pipeline)
         self._histories: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
         self._aggregates: dict[str, DayAggregate] = {}
@@ -138,7 +129,7 @@ class DayStream:
 
     def add(self, operator: AnyOperator) -> None:
         """Define an operator's relation; an Arrow operator runs over all rows of its input."""
-        if _runs_in_sql(operator):
+        if runs_in_sql(operator):
             self._relations.add(operator)
         else:
             self._add_whole(operator)
@@ -170,7 +161,7 @@ class DayStream:
         for relation in self._from_files:
             columns = ", ".join(quote_ident(name) for name in names[relation])
             self._graph.define(relation, f"SELECT {columns} FROM {files_sql(files)}", ())
-        self._relations.narrow(_of_target_rows(self._context.pipeline, chain), self._from_files)
+        self._relations.narrow(of_target_rows(self._context.pipeline, chain), self._from_files)
         self._relations.take_absent(chain.operators)
         return {operator.output for operator in chain.operators} - set(chain.outside)
 
@@ -208,14 +199,14 @@ class DayStream:
         made: list[str] = []
         pending: list[AnyOperator] = []
         for operator in self._tail:
-            if _runs_in_sql(operator):
+            if runs_in_sql(operator):
                 pending.append(operator)
                 continue
             chunk = self._run_sql(pending, chunk, made)
             pending = []
             chunk = self._run_arrow(operator, chunk)
             self._pass_absent_on(operator)
-            made += _made_columns(operator)
+            made += made_columns(operator)
         return self._run_sql(pending, chunk, made)
 
     def _run_arrow(self, operator: AnyOperator, chunk: pa.Table) -> pa.Table:
@@ -246,7 +237,7 @@ class DayStream:
         """The operator's columns for the whole day; None where it reads what only the chunk has."""
         if operator.name in self._aggregates:
             return self._aggregates[operator.name]
-        if self._resources is None or not _reads_rows_before(self._tail, operator, self._columns):
+        if self._resources is None or not reads_rows_before(self._tail, operator, self._columns):
             return None
         source = self._rows_before(operator)
         self._graph.keep(source)
@@ -269,7 +260,7 @@ class DayStream:
         while not (self._graph.knows(name) and self._graph.is_kept(name)):
             before = self._context.pipeline.producer(name)
             drops = isinstance(before, Filter) or (isinstance(before, Join) and before.how != "left")
-            if drops or not before.inputs or _writes(before, wanted):
+            if drops or not before.inputs or writes(before, wanted):
                 return first
             name = before.inputs[0]
         return name
@@ -401,91 +392,7 @@ class DayStream:
     def _pass_absent_on(self, operator: AnyOperator) -> None:
         """What the source lacks, its Arrow operator's output lacks, too: defaults are filled in after it."""
         absent = self._relations.absent
-        absent[operator.output] = absent.get(operator.inputs[0], frozenset()) - set(_made_columns(operator))
-
-
-@dataclass(frozen=True, slots=True)
-class BesideRows:
-    """A tail whose aggregates no operator reads: they are set beside the rows that SQL finishes.
-
-    Attributes:
-        held: the tail's SQL operators without the aggregates' columns, and where those come back.
-    """
-
-    aggregates: tuple[RollingAggregate | PointInTimeJoin, ...]
-    held: HeldColumns
-
-    @classmethod
-    def of(cls, tail: Sequence[AnyOperator], columns: Mapping[str, Sequence[str]]) -> BesideRows | None:
-        """The tail as such; None where an operator reads an aggregate, or is no SQL."""
-        others = [operator for operator in tail if _runs_in_sql(operator)]
-        late = tuple(
-            operator
-            for operator in tail
-            if isinstance(operator, RollingAggregate | PointInTimeJoin) and operator not in others
-        )
-        if not late or len(late) + len(others) < len(tail):
-            return None
-        if not all(_reads_rows_before(tail, operator, columns) for operator in late):
-            return None
-        made = [name for operator in late for name in _made_columns(operator)]
-        held = HeldColumns.of(others, made) if others else HeldColumns(tuple(made), (), ())
-        return cls(late, held) if set(held.columns) == set(made) else None
-
-
-def _of_target_rows(pipeline: OperatorPipeline, chain: HistoryChain) -> set[str]:
-    """Lookups made on the way to the history that, when that is in files, only the target day's rows read."""
-    names = set(chain.outside)
-    for operator in pipeline:
-        path = operator
-        while path.inputs and not (isinstance(path, Filter) and path.target_day):
-            path = pipeline.producer(path.inputs[0])
-        if not path.inputs and operator not in chain.operators:
-            names -= set(operator.inputs)
-        if not isinstance(operator, Join | PointInTimeJoin):
-            names -= set(operator.inputs)
-        names -= set(operator.inputs[:1])
-    return names
-
-
-def _reads_rows_before(
-    tail: Sequence[AnyOperator],
-    operator: RollingAggregate | PointInTimeJoin,
-    columns: Mapping[str, Sequence[str]],
-) -> bool:
-    """Whether an aggregate of the tail can be made from the rows before it: keys and times are not made in it."""
-    if operator not in tail or operator.engine is not Engine.SQL_ARROW_UDF:
-        return False
-    wanted = {TICK, *spine_columns(operator.specs, columns[operator.inputs[0]])}
-    return not any(_writes(one, wanted) for one in tail[: tail.index(operator)])
-
-
-def _writes(operator: AnyOperator, names: set[str]) -> bool:
-    """Whether the operator makes one of these columns."""
-    if isinstance(operator, Project):
-        return any(
-            column.name in names and column.sql != quote_ident(column.name) for column in operator.columns
-        )
-    if isinstance(operator, Join | PointInTimeJoin) and not getattr(operator, "specs", ()):
-        return any(name in names for name, _ in operator.columns)
-    return bool(names.intersection(_made_columns(operator)))
-
-
-def _tail(pipeline: OperatorPipeline) -> list[AnyOperator]:
-    """The longest end of the main chain that chunks can pass through, beginning with an Arrow operator.
-
-    A relation that another operator reads, too, and a filter that counts over groups need all rows at once:
-    whatever comes before them is not in the tail.
-    """
-    chain = main_chain(pipeline)
-    readers = Counter(name for operator in pipeline for name in operator.inputs)
-    first = 0
-    for index, operator in enumerate(chain):
-        shared = operator is not chain[-1] and readers[operator.output] > 1
-        if shared or (isinstance(operator, Filter) and operator.counts):
-            first = index + 1
-    late = [index for index in range(first, len(chain)) if not _runs_in_sql(chain[index])]
-    return chain[late[0] :] if late else []
+        absent[operator.output] = absent.get(operator.inputs[0], frozenset()) - set(made_columns(operator))
 
 
 def output_schema(pipeline: OperatorPipeline, first: pa.Schema) -> pa.Schema:
@@ -516,16 +423,6 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def _call_here(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
-
-
-def _runs_in_sql(operator: AnyOperator) -> bool:
-    return operator.engine is Engine.SQL and not isinstance(operator, ArrowUdfTransform)
-
-
-def _made_columns(operator: AnyOperator) -> list[str]:
-    if isinstance(operator, RollingAggregate | PointInTimeJoin):
-        return [spec.name for spec in operator.specs]
-    return [operator.column] if isinstance(operator, ArrowUdfTransform) else []
 
 
 def without_positions(table: pa.Table) -> pa.Table:

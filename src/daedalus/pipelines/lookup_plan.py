@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.catalog.dtypes import to_duckdb
 from daedalus.catalog.model import Unset
-from daedalus.pipelines.day_stream import main_chain
+from daedalus.pipelines.day_shape import main_chain
 from daedalus.pipelines.held_columns import HeldColumns
 from daedalus.pipelines.operators import (
     ROW,

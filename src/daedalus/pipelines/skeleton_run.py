@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from daedalus.errors import DefinitionError, ExecutionError, SourceError
 from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
 from daedalus.pipelines.day_scheduling import InThisProcess, Processes
-from daedalus.pipelines.day_stream import output_operator
+from daedalus.pipelines.day_shape import output_operator
 from daedalus.pipelines.day_work import DayWork, SharedWork, shared_history
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.history_cache import HistoryCache, HistoryChain
@@ -289,7 +289,7 @@ def _own_ticks(view: FeatureViewDef) -> int:
 
 def _spine_scan(pipeline: OperatorPipeline) -> Scan:
     from daedalus.errors import CompileError
-    from daedalus.pipelines.day_stream import main_chain
+    from daedalus.pipelines.day_shape import main_chain
 
     first = main_chain(pipeline)[0]
     if not isinstance(first, Scan) or is_run_relation(first.source_ref):
