@@ -91,6 +91,7 @@ def build_app() -> typer.Typer:
     app.command("report")(report.report)
     app.command("prove")(trust.prove)
     app.command("explain-row")(trust.explain_row)
+    app.command("lint")(trust.lint)
     app.command("test")(trust.run_tests)
     app.command("materialize")(materialize.materialize)
     app.command("materialize-day")(materialize.materialize_day)

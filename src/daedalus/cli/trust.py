@@ -102,6 +102,54 @@ def explain_row(
     _print_row(found, whole=bool(column))
 
 
+def lint(
+    service: ServiceArgument = None,
+    *,
+    target_date: Annotated[
+        str | None,
+        typer.Option("--target-date", metavar="YYYY-MM-DD", help="The day; by default the newest."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there is a finding.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Look for leaks that recommenders are prone to.
+
+    A candidate in its own history, label events inside a window, latest joins that see the future, items not yet
+    published, same-session echo, duplicate rows, NULL keys, one key with most rows, windows without history.
+    """
+    day = None if target_date is None else parse_day(target_date)
+    from daedalus.platform import PlatformRegistry
+    from daedalus.platform import trust as platform
+
+    found = platform.lint(PlatformRegistry.open(), service_or_default(service), day)
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        _print_findings(found)
+    if strict and found["findings"]:
+        raise typer.Exit(1)
+
+
+def _print_findings(found: dict[str, Any]) -> None:
+    lines = [
+        (
+            one["check"],
+            one["subject"],
+            f"{one['rows']} of {one['of']}",
+            one["what"],
+            _short(one["examples"][:1]),
+        )
+        for one in found["findings"]
+    ]
+    if lines:
+        print_table(("check", "subject", "rows", "what", "example"), lines)
+        hints = dict.fromkeys((one["check"], one["hint"]) for one in found["findings"])
+        print_table(("check", "what to do"), hints)
+    for text in found["not_checked"]:
+        say(f"not checked: {text}")
+    say(f"{found['service']} {found['day']}: {len(lines)} findings in {found['rows']} rows")
+
+
 def run_tests(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="PATH", help="Files or folders; by default feature_tests.")

@@ -78,6 +78,23 @@ def explain_row(
         return rows.explain_row(pipeline, columns, config, day, where=where, folder=Path(folder))
 
 
+def lint(
+    registry: PlatformRegistry,
+    service: str,
+    day: date | None = None,
+    *,
+    options: RunOptions | None = None,
+) -> dict[str, Any]:
+    """What stands out in a day of a service, the newest one by default; see `daedalus.trust.lint`."""
+    from daedalus.trust.copies import newest_day
+    from daedalus.trust.lint import lint_day
+
+    config = registry.config(options)
+    pipeline, columns = registry.pipeline(service, config), contract(registry, service, config)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
+        return lint_day(pipeline, columns, config, day or newest_day(columns, config), Path(folder))
+
+
 def run_feature_tests(
     registry: PlatformRegistry,
     paths: Sequence[Path] = (),

@@ -6,12 +6,13 @@ view's total order, and `INSTANT`, its time in ticks.
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from daedalus.catalog.model import DataSourceDef, FeatureViewDef, FieldDef
 from daedalus.catalog.registry import FeatureCatalog
-from daedalus.errors import SourceError
+from daedalus.errors import ExecutionError, SourceError
 from daedalus.pipelines.day_context import day_start_us
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import Scan, TimeRange
@@ -22,7 +23,6 @@ from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import ViewReader, needs_nanoseconds
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -125,6 +125,54 @@ def copy_sources(
     finally:
         sources.close()
     return DayCopies(day=day, spine=spine.name, views=made, ticks=ticks, catalog=catalog)
+
+
+def newest_day(columns: ContractColumns, config: TrainingRunConfig) -> dt.date:
+    """The newest day of the configured months that has events.
+
+    Raises:
+        ExecutionError: there is none.
+    """
+    spine = columns.spine
+    ticks = 1_000_000_000 if needs_nanoseconds(spine) else 1_000_000
+    first = dt.date(int(config.feed_start[:4]), int(config.feed_start[4:]), 1)
+    last = dt.date(int(config.feed_end[:4]), int(config.feed_end[4:]), 1)
+    after = (last + dt.timedelta(days=31)).replace(day=1)
+    range_ = TickRange(low_us=day_start_us(first), high_us=day_start_us(after))
+    found = _spine_bound("max", columns, config, ticks, range_)
+    if found is None:
+        raise ExecutionError(
+            f"there are no events from {config.feed_start} to {config.feed_end}", where=f"view {spine.name}"
+        )
+    return dt.date(1970, 1, 1) + dt.timedelta(days=found // (86_400 * ticks))
+
+
+def first_instant(columns: ContractColumns, config: TrainingRunConfig, ticks: int) -> int | None:
+    """The time of the spine's first row, in ticks; its whole source is asked."""
+    return _spine_bound("min", columns, config, ticks, TickRange())
+
+
+def _spine_bound(
+    bound: str, columns: ContractColumns, config: TrainingRunConfig, ticks: int, range_: TickRange
+) -> int | None:
+    import duckdb
+
+    spine = columns.spine
+    sources = RunSources(columns.catalog, config)
+    try:
+        with duckdb_session(config.duckdb_settings()) as connection:
+            source = sources.source(spine.name)
+            source.setup(connection)
+            rows = ViewReader(spine, source, connection, ticks).select_sql((), range_)
+            found = connection.execute(f"SELECT {bound}(__t) FROM ({rows})").fetchone()
+    except duckdb.Error as error:
+        failed = as_execution_error(error, spine.name)
+        if isinstance(failed, SourceError):
+            sources.blame(failed, [spine.name])
+        raise failed from None
+    finally:
+        sources.close()
+    return None if found is None or found[0] is None else int(found[0])
 
 
 def _declared_views(columns: ContractColumns) -> list[str]:
