@@ -24,6 +24,7 @@ from daedalus.pipelines._plain import from_mapping
 from daedalus.pipelines.compiler import build_compile_request, compile_service_to_pipeline
 from daedalus.pipelines.operators import OPERATOR_KINDS, ProjectColumn, operator_from_dict
 from daedalus.pipelines.settings_model import ProjectConstants
+from daedalus.trust.feature_tests import load_feature_tests
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -110,6 +111,8 @@ def kind_of(data: dict) -> str:
         return "service"
     if "source" in keys and keys <= _VIEW_KEYS:
         return "view"
+    if {"service", "tests"} <= keys:
+        return "feature tests"
     if keys == {"entities"}:
         return "entities"
     if keys <= {"aggregation_specs", "enrichment_specs", "embedding_stores"}:
@@ -135,6 +138,9 @@ def write_project(page: str, folder: Path) -> list[str]:
                 (folder / f"feature_services/{data['name']}.yaml").write_text(text)
             case "view":
                 (folder / f"feature_views/{data['name']}.yaml").write_text(text)
+            case "feature tests":
+                (folder / "feature_tests.yaml").write_text(text)
+                assert load_feature_tests([folder / "feature_tests.yaml"])
             case "entities":
                 (folder / "feature_views/entities.yaml").write_text(text)
             case "aggregations":

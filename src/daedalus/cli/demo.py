@@ -17,7 +17,7 @@ from daedalus.errors import DefinitionError, ExecutionError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DEFINITIONS = ("feature_views", "feature_services", "config")
+_DEFINITIONS = ("feature_views", "feature_services", "feature_tests", "config")
 
 
 def demo(
