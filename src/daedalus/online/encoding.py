@@ -242,28 +242,43 @@ class Decoded:
             ExecutionError: a record is longer or shorter than it says.
         """
         layout, count = self.layout, len(self.head)
+        validity, by_column = self._validity(shown)
+        groups = {
+            width: pa.py_buffer(np.ascontiguousarray(self.head[f"w{width}"].swapaxes(0, 1)))
+            for width in layout.widths
+        }
+        starts = self._starts() if layout.variable else None
+        columns = []
+        # A read of one entity is mostly this loop: plain types take the short way.
+        for slot, valid_at, plain in layout.steps:
+            if starts is None or slot.kind == "fixed":
+                width, bits = slot.width, validity[valid_at]
+                if plain and bits is None:
+                    buffers = [None, groups[width]]
+                    columns.append(pa.Array.from_buffers(slot.type, count, buffers, 0, slot.at * count))
+                    continue
+                data = groups[width].slice(slot.at * width * count, width * count)
+                columns.append(_from_fixed(slot.type, count, bits, data, width))
+            else:
+                valid = None if validity[valid_at] is None else by_column[valid_at]
+                columns.append(self._variable(slot, valid, validity[valid_at], starts))
+        return columns
+
+    def _validity(
+        self, shown: NDArray[np.bool_] | None
+    ) -> tuple[list[pa.Buffer | None], Sequence[NDArray[np.bool_]]]:
+        """Per field its validity bits, None where every row has a value; and the same as booleans."""
+        layout = self.layout
+        if shown is None and (self.head["valid"] == layout.all_valid).all():
+            return [None] * len(layout.slots), ()
         bits = np.unpackbits(self.head["valid"], axis=1, bitorder="little").view(bool)
         if shown is not None:
             bits = bits & shown[:, None]
         by_column = np.ascontiguousarray(bits[:, : len(layout.slots)].T)
-        all_valid: list[bool] = np.all(by_column, axis=1).tolist()
+        whole: list[bool] = np.all(by_column, axis=1).tolist()
         packed = np.packbits(by_column, axis=1, bitorder="little")
-        validity = [
-            None if whole else pa.py_buffer(row) for whole, row in zip(all_valid, packed, strict=True)
-        ]
-        groups = {
-            width: pa.py_buffer(np.ascontiguousarray(np.swapaxes(self.head[f"w{width}"], 0, 1)))
-            for width in {slot.width for slot in layout.slots if slot.kind == "fixed"}
-        }
-        starts = self._starts() if layout.variable else None
-        columns = []
-        for index, slot in enumerate(layout.slots):
-            if starts is None or slot.kind == "fixed":
-                data = groups[slot.width].slice(slot.at * slot.width * count, slot.width * count)
-                columns.append(_from_fixed(slot.type, count, validity[index], data, slot.width))
-            else:
-                columns.append(self._variable(slot, by_column[index], validity[index], starts))
-        return columns
+        buffers = [None if one else pa.py_buffer(row) for one, row in zip(whole, packed, strict=True)]
+        return buffers, list(by_column)
 
     def _lengths(self, slot: Slot) -> NDArray[np.int64]:
         return self.head["w4"][:, self.layout.lengths_at + slot.at].astype(np.int64)
@@ -271,36 +286,45 @@ class Decoded:
     def _sizes(self, slot: Slot) -> NDArray[np.int64]:
         """Bytes of the slot's values, row by row."""
         lengths = self._lengths(slot)
+        if slot.kind != "list":
+            return lengths
         nulls = lengths >= HAS_NULLS
         items = np.where(nulls, lengths - HAS_NULLS, lengths)
         return items * slot.width + np.where(nulls, (items + 7) // 8, 0)
 
     def _starts(self) -> NDArray[np.int64]:
         """Where each slot's bytes begin, by slot and row; a last row holds the ends."""
-        sizes = np.stack([self._sizes(slot) for slot in self.layout.variable])
-        starts = np.full((len(sizes) + 1, len(self.head)), self.layout.size, np.int64)
-        starts[1:] += np.cumsum(sizes, axis=0)
-        real = np.fromiter(map(len, self._records), np.int64, len(self._records))
-        if not np.array_equal(starts[-1], real):
-            raise unreadable(self.layout.subject, "its length is not what it says")
+        layout = self.layout
+        starts = np.empty((len(layout.variable) + 1, len(self.head)), np.int64)
+        starts[0] = layout.size
+        for at, slot in enumerate(layout.variable):
+            np.add(starts[at], self._sizes(slot), out=starts[at + 1])
+        if starts[-1].tolist() != [len(one) for one in self._records]:
+            raise unreadable(layout.subject, "its length is not what it says")
         return starts
 
     def _variable(
-        self, slot: Slot, valid: NDArray[np.bool_], validity: pa.Buffer | None, starts: NDArray[np.int64]
+        self,
+        slot: Slot,
+        valid: NDArray[np.bool_] | None,
+        validity: pa.Buffer | None,
+        starts: NDArray[np.int64],
     ) -> pa.Array:
-        firsts, ends = starts[slot.at], np.where(valid, starts[slot.at + 1], starts[slot.at])
+        """One column with lengths; `valid` is None where every row has a value."""
+        firsts, ends = starts[slot.at], starts[slot.at + 1]
+        if valid is not None:
+            ends = np.where(valid, ends, firsts)
         pieces = [
             record[start:end]
             for record, start, end in zip(self._records, firsts.tolist(), ends.tolist(), strict=True)
         ]
         if slot.kind == "other":
-            return _nested_array(slot, pieces, valid)
+            return _nested_array(slot, pieces, np.ones(len(pieces), bool) if valid is None else valid)
         if slot.kind == "text":
-            offsets = _offsets(ends - firsts)
-            return pa.Array.from_buffers(
-                slot.type, len(pieces), [validity, offsets, pa.py_buffer(b"".join(pieces))]
-            )
-        return _list_array(slot, pieces, np.where(valid, self._lengths(slot), 0), validity)
+            data = [validity, _offsets(ends - firsts), pa.py_buffer(b"".join(pieces))]
+            return pa.Array.from_buffers(slot.type, len(pieces), data)
+        lengths = self._lengths(slot)
+        return _list_array(slot, pieces, lengths if valid is None else np.where(valid, lengths, 0), validity)
 
 
 def _offsets(sizes: NDArray[np.int64]) -> pa.Buffer:
@@ -316,7 +340,8 @@ def _from_fixed(
         storage = _from_fixed(arrow.storage_type, count, validity, data, width)
         return pa.ExtensionArray.from_storage(arrow, storage)
     if pa.types.is_boolean(arrow):
-        return pa.Array.from_buffers(pa.uint8(), count, [validity, data]).cast(pa.bool_())
+        bits = np.packbits(np.frombuffer(data, bool, count), bitorder="little")
+        return pa.Array.from_buffers(arrow, count, [validity, pa.py_buffer(bits)])
     return pa.Array.from_buffers(arrow, count, [validity, data])
 
 

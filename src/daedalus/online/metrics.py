@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from daedalus.online.model import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -43,29 +40,36 @@ def metrics_text() -> str:
     return generate_latest(REGISTRY).decode()
 
 
-@contextlib.contextmanager
-def timed(operation: str) -> Iterator[None]:
+class timed:
     """Count a call and the time it took."""
-    started = time.perf_counter()
-    try:
-        yield
-    except Exception:
-        ERRORS.labels(operation).inc()
-        raise
-    finally:
-        if operation not in _operations:
-            _operations[operation] = SECONDS.labels(operation)
-        _operations[operation].observe(time.perf_counter() - started)
+
+    __slots__ = ("_operation", "_started")
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        seconds = time.perf_counter() - self._started
+        if error is not None:
+            ERRORS.labels(self._operation).inc()
+        child = _operations.get(self._operation)
+        if child is None:
+            child = _operations[self._operation] = SECONDS.labels(self._operation)
+        child.observe(seconds)
 
 
 def count_statuses(table: str, status: NDArray[np.uint8]) -> None:
     """Count what was found."""
+    plain = not status.any()
     for one in Status:
-        number = int((status == one).sum()) if one or status.any() else len(status)
+        number = len(status) if plain else int((status == one).sum())
         if number:
             child = _children.get((table, one))
             if child is None:
                 child = _children[(table, one)] = ENTITIES.labels(table, one.name.lower())
             child.inc(number)
-        if one is Status.FOUND and number == len(status):
+        if plain:
             return

@@ -80,13 +80,15 @@ def _statuses(
         # In whole microseconds, as the materialization counts; what is left below one belongs to the event.
         status[has_event & (event < now - round(table.ttl_seconds * US))] = Status.EXPIRED
     late = now - round(table.delay_seconds * US)
-    unseen = has_event & ((event > late) | ((event == late) & (head["event_ns"] > 0)))
+    unseen = event > late
+    if head["event_ns"].any():
+        unseen |= (event == late) & (head["event_ns"] > 0)
+    unseen &= has_event
     if table.created_field and _created_is_time(table):
         unseen |= unbiased(head["created"]) > _in_unit_of_created(table, now)
     status[unseen] = Status.NOT_YET
-    gone = (head["flags"] & DELETED) != 0
-    if gone.any():
-        status[gone & (event <= now)] = Status.DELETED
+    if head["flags"].any():
+        status[((head["flags"] & DELETED) != 0) & (event <= now)] = Status.DELETED
     if len(missing):
         status[missing] = Status.MISSING
     return status, event, has_event
