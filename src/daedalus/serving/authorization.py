@@ -25,6 +25,7 @@ Node = dict[str, Any]
 DATABASE = "served"
 _DEEPEST = 64
 _MOST_NODES = 50_000
+_MOST_ITEMS = 2_000
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff]"
 )
@@ -127,6 +128,7 @@ class _Judge:
         _require(node["qualify"] is None, "QUALIFY is not admitted")
         _require(node["aggregate_handling"] == "STANDARD_HANDLING", "GROUP BY ALL is not admitted")
         relation = self._relation(node["from_table"])
+        _require(len(node["select_list"]) <= _MOST_ITEMS, f"more than {_MOST_ITEMS} columns are not admitted")
         for one in node["select_list"]:
             self._expression(one)
         self._optional(node["where_clause"])

@@ -172,7 +172,7 @@ class ServingClient:
     """
 
     backend: ServingBackend
-    batch_keys: int = 1000
+    batch_keys: int = 500
     _about: dict[str, ServedAbout] = field(default_factory=dict)
 
     def about(self, service: str) -> ServedAbout:
@@ -248,13 +248,13 @@ def _lookup_sql(
     columns = "*" if names is None else ", ".join(quote_ident(name) for name in names)
     if not asked:
         return f"SELECT {columns} FROM {quote_ident(service)} LIMIT 0"
-    if len(keys) == 1:
-        left = quote_ident(keys[0])
-        values = ", ".join(quote_literal(one[0]) for one in asked)
-    else:
-        left = f"({', '.join(quote_ident(key) for key in keys)})"
-        values = ", ".join(f"({', '.join(quote_literal(value) for value in one)})" for one in asked)
-    return f"SELECT {columns} FROM {quote_ident(service)} WHERE {left} IN ({values})"
+    first = ", ".join(dict.fromkeys(quote_literal(one[0]) for one in asked))
+    where = f"{quote_ident(keys[0])} IN ({first})"  # this is what the index answers
+    if len(keys) > 1:
+        names = ", ".join(quote_ident(key) for key in keys)
+        pairs = ", ".join(f"({', '.join(quote_literal(value) for value in one)})" for one in asked)
+        where += f" AND ({names}) IN ({pairs})"
+    return f"SELECT {columns} FROM {quote_ident(service)} WHERE {where}"
 
 
 def _arranged(rows: pa.Table, asked: Sequence[tuple[Any, ...]], about: ServedAbout) -> ServingAnswer:

@@ -206,6 +206,10 @@ def _add(connection: object, one: ServedService) -> None:
     execute(
         f"CREATE TABLE {table} AS SELECT {columns} FROM read_parquet({files}, hive_partitioning = false){order}"
     )
+    if keys:
+        # A lookup of a hundred keys among a million rows takes a sixth of the scan.
+        first = next(key for key in one.keys if key in one.columns)
+        execute(f"CREATE INDEX {quote_ident('by_key_' + one.name)} ON {table} ({quote_ident(first)})")
     execute(f"CREATE VIEW main.{quote_ident(one.name)} AS SELECT {columns} FROM {table}")
     about = ", ".join(f"{quote_literal(value)} AS {quote_ident(key)}" for key, value in one.about.items())
     execute(f"CREATE VIEW main.{quote_ident(one.name + ABOUT)} AS SELECT {about}")

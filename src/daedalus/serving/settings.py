@@ -74,7 +74,7 @@ class Limits:
     result_bytes: int = 64 << 20
     seconds: float = 5.0
     concurrent: int = 8
-    statement_bytes: int = 256 << 10
+    statement_bytes: int = 64 << 10
     memory: str = "1GB"
     threads: int = 2
 
