@@ -102,6 +102,22 @@ def test_statements_beyond_the_limit_wait_their_turn_or_are_told(stage: Stage) -
     assert stage.run(QUICK).rows == 1
 
 
+def test_closing_waits_for_what_runs(stage: Stage) -> None:
+    told: list[str] = []
+
+    def run() -> None:
+        with pytest.raises(LimitError) as error:
+            stage.run(ENDLESS)
+        told.append(str(error.value))
+
+    running = threading.Thread(target=run)
+    with stage._places:
+        running.start()
+    stage.drain()
+    running.join()
+    assert len(told) == 1
+
+
 def test_results_are_dropped_when_their_moment_has_passed(stage: Stage) -> None:
     stage.run(QUICK)
     assert stage.kept_bytes > 0
@@ -186,6 +202,12 @@ def test_a_port_that_is_taken_is_said_and_a_closed_daemon_leaves_nothing(
         assert client.get("s", [{"user_id": 1}]).found == (True,)
     assert not daemon.ready()
     assert list((tmp_path / "files").iterdir()) == []
+    killed = tmp_path / "files" / "daedalus-serving-killed"
+    killed.mkdir()
+    (killed / "served.duckdb").write_bytes(b"left behind")
+    with QuackDaemon([one], settings, port=daemon.port, folder=tmp_path / "files"):
+        assert client.get("s", [{"user_id": 1}]).found == (True,)
+        assert not killed.exists()
     with client, pytest.raises(ExecutionError, match="daeda serve"):
         client.about("s")
 
@@ -248,3 +270,19 @@ def test_what_runs_is_the_judged_tree_and_not_the_text() -> None:
     relation = {"t": Approved(name="t", service="t", columns=("a",))}
     admitted = admit("FROM t WHERE a = 1 /* ; DROP TABLE x */", relation, rows=10, longest=1000)
     assert admitted.sql == "SELECT * FROM served.main.t AS t WHERE (a = 1) LIMIT 11"
+
+
+def test_whatever_goes_wrong_in_the_gate_the_answer_is_no(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = serving.daemon.gate
+    assert gate.authenticate("s", TOKENS["reader"], "")
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(gate, "_stage", None)
+    assert gate.authorize("s", "FROM ranking LIMIT 1") is None
+    monkeypatch.setattr(gate, "_identity", broken)
+    assert not gate.authenticate("s", TOKENS["reader"], "")
+    assert "unforeseen" in caplog.text

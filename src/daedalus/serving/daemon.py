@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from filelock import FileLock, Timeout
+
 from daedalus.errors import ExecutionError
 from daedalus.serving import transport
 from daedalus.serving.authorization import DATABASE
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from daedalus.serving.settings import ServingSettings
 
 DEFAULT_PORT = 9696
+_PREFIX = "daedalus-serving-"
+_LOCK = "lock"
 
 
 class QuackDaemon:
@@ -59,9 +63,9 @@ class QuackDaemon:
         self.port = _free_port(port)
         self._open = False
         relations = approved_relations(served)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="daedalus-serving-", dir=folder))
+        self._folder = _own_folder(Path(tempfile.gettempdir()) if folder is None else folder)
+        self._held = FileLock(self._folder / _LOCK)
+        self._held.acquire(timeout=0)
         limits = settings.limits
         try:
             file = self._folder / "served.duckdb"
@@ -148,10 +152,12 @@ class QuackDaemon:
             with contextlib.suppress(duckdb.Error):
                 transport.stop(self._connection, self.uri)
         if hasattr(self, "_stage"):
+            self._stage.drain()
             self._stage.sweep(everything=True)
         if hasattr(self, "_connection"):
             self._connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._held.release()
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +166,15 @@ class QuackDaemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _own_folder(parent: Path) -> Path:
+    """A folder that nobody else reads; those of daemons that were killed are removed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{_PREFIX}*/"):
+        with contextlib.suppress(Timeout, OSError), FileLock(left / _LOCK, timeout=0):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
 
 
 def _free_port(port: int) -> int:

@@ -138,6 +138,12 @@ class Stage:
             self._kept_bytes += result.nbytes
         return Staged(sql=f"FROM memory.{name}", rows=result.num_rows, result_bytes=result.nbytes)
 
+    def drain(self) -> None:
+        """Wait until nothing runs any more, at most as long as a statement may take; nothing new is run after it."""
+        deadline = time.monotonic() + self._limits.seconds
+        for _ in range(self._limits.concurrent):
+            self._places.acquire(timeout=max(deadline - time.monotonic(), 0))
+
     def sweep(self, *, everything: bool = False) -> None:
         """Drop the results whose moment has passed."""
         import duckdb
