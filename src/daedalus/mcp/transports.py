@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,8 @@ _GRACE_SECONDS = 5
 _BODY_BYTES = 1 << 20
 _RUNS = 1
 _WAITING = 32
+#: Told to end, as a service is; or by Ctrl-C.
+_END_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -65,8 +68,8 @@ def serve(
         if transport == "streamable-http":
             _serve_http(app, listening)
         else:
-            # Else a terminated server would leave its runs to themselves.
-            signal.signal(signal.SIGTERM, _interrupt)
+            for number in _END_CODES:
+                signal.signal(number, _end)
             anyio.run(_serve_stdio, create_server(project))
     finally:
         close_queues()
@@ -127,5 +130,9 @@ def _serve_http(app: ASGIApp, listening: socket.socket) -> None:
         run_until_told(config, listening)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End the runs, then the process, at once: a thread waits for the client's next line, and cannot be woken."""
+    for one in _END_CODES:
+        signal.signal(one, signal.SIG_DFL)  # a second one is not waited for
+    close_queues()
+    os._exit(_END_CODES[signal.Signals(number)])

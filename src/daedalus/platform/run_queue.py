@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from daedalus.platform.registry import PlatformRegistry
 
 _SAID_BYTES = 8192
+#: How a run's process ends that is told to.
+_INTERRUPTED = (130, -signal.SIGINT, -signal.SIGTERM)
 
 
 class RunLauncher(Protocol):
@@ -236,7 +238,9 @@ def _settle(job: _Job, code: int, said: Path) -> None:
         last = said.read_bytes()[-_SAID_BYTES:].decode(errors="replace").strip()
         if last:
             job.store.log(job.run_id).write("process", level="error", stderr=last)
-        job.store.finish(job.run_id, RunStatus.FAILED, error=_told(f"its process ended by {how}"))
+        # It may be told to end before it has begun its record, which would say so.
+        status = RunStatus.INTERRUPTED if code in _INTERRUPTED else RunStatus.FAILED
+        job.store.finish(job.run_id, status, error=_told(f"its process ended by {how}"))
     said.unlink(missing_ok=True)
 
 
