@@ -402,6 +402,8 @@ def key_texts(columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[bytes | Non
 def _key_part(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
     kind = column.type
     if pa.types.is_integer(kind):
+        if not column.null_count:
+            return [b"%d" % one for one in np.asarray(column).tolist()]
         return [None if one is None else b"%d" % one for one in column.to_pylist()]
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         plain = column.cast(pa.binary()).to_pylist()

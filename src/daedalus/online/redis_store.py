@@ -244,13 +244,15 @@ class RedisOnlineStore:
             ExecutionError: the store does not answer, or holds what nobody can read.
         """
         names: list[bytes] = []
-        places = [_add_keys(names, self.table_prefix(one.table), one.keys) for one in requests]
+        places: list[slice | list[int]] = [
+            _add_keys(names, self.table_prefix(one.table), one.keys) for one in requests
+        ]
         with store_errors(self.config), metrics.timed("read"):
             records, found = self._fetch(names, events)
         now = instant_us(as_of)
         tables = []
         for request, at in zip(requests, places, strict=True):
-            own = [None if place < 0 else records[place] for place in at]
+            own = _picked(records, at)
             values = table_values(request, own, now, self.schema)
             metrics.count_statuses(request.table.name, values.status)
             tables.append(values)
@@ -403,18 +405,24 @@ class RedisOnlineStore:
         )
 
 
-def _add_keys(names: list[bytes], prefix: bytes, keys: Sequence[pa.Array]) -> list[int]:
-    """Append the keys' names; where each stands, -1 for one that cannot exist."""
+def _add_keys(names: list[bytes], prefix: bytes, keys: Sequence[pa.Array]) -> slice | list[int]:
+    """Append the keys' names; where they stand, -1 for one that cannot exist."""
     start, texts = len(names), key_texts(keys)
     if None not in texts:
         names += [prefix + key for key in texts if key is not None]
-        return list(range(start, len(names)))
+        return slice(start, len(names))
     places = []
     for key in texts:
         places.append(-1 if key is None else len(names))
         if key is not None:
             names.append(prefix + key)
     return places
+
+
+def _picked(records: list[bytes | None], places: slice | list[int]) -> list[bytes | None]:
+    if isinstance(places, slice):
+        return records[places]
+    return [None if place < 0 else records[place] for place in places]
 
 
 def _lives(table: OnlineTable, order: NDArray[Any], now_us: int) -> NDArray[Any] | None:
