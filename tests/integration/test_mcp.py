@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ from daedalus.platform.faults import FaultData, fault_of
 from daedalus.platform.live import LiveProject
 from daedalus.platform.operation import Surface
 from daedalus.platform.operations import operations
+from daedalus.platform.records import show_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mcp")]
 
@@ -265,8 +267,38 @@ def noisy(registry, *, run_id: operations.RunId) -> dict[str, operations.Any]:
 operations.OPERATIONS["runs.get"] = dataclasses.replace(one, function=noisy)
 sys.exit(main(["mcp"]))
 """
+    with raw_server([sys.executable, "-c", noisy], project, environment) as (server, call):
+        run_id = call("runs_materialize_partition", service=SERVICE, partition="2026-01-05")["run_id"]
+        status = "queued"
+        while status in {"queued", "running"}:
+            time.sleep(0.1)
+            status = call("runs_get", run_id=run_id)["status"]
+        left, printed = server.communicate(timeout=30)
+    assert status == "succeeded"
+    assert left == ""
+    assert server.returncode == 0
+    assert {"PRINTED", "WRITTEN", "CHILD"} <= set(printed.split())
+
+
+def test_a_terminated_server_interrupts_its_runs(project, environment):
+    """Also while it waits for its client's next word; the second run of a day is told of the first."""
+    with raw_server([*DAEDA, "mcp"], project, environment) as (server, call):
+        day = {"service": SERVICE, "partition": "2026-01-10"}
+        run_id = call("runs_materialize_partition", **day)["run_id"]
+        refused = call("runs_materialize_partition", **day)
+        assert (refused["code"], refused["data"]["run_id"]) == (-32006, run_id)
+        server.terminate()
+        assert server.wait(30) == 0
+    assert show_run(PlatformRegistry.open(), run_id)["status"] == "interrupted"
+    folder = project / "data/training_output" / SERVICE / "skeleton"
+    assert not list(folder.glob("*2026-01-10*"))
+
+
+@contextmanager
+def raw_server(command, project, environment):
+    """A server spoken to line by line; yields it, and what calls a tool."""
     with subprocess.Popen(
-        [sys.executable, "-c", noisy],
+        command,
         cwd=project,
         env=environment,
         stdin=subprocess.PIPE,
@@ -274,38 +306,26 @@ sys.exit(main(["mcp"]))
         stderr=subprocess.PIPE,
         text=True,
     ) as server:
+        numbers = itertools.count(1)
 
-        def ask(method, params, number=None):
+        def ask(method, params, *, answered=True):
             message = {"jsonrpc": "2.0", "method": method, "params": params}
-            server.stdin.write(json.dumps(message | ({} if number is None else {"id": number})) + "\n")
+            number = next(numbers)
+            server.stdin.write(json.dumps(message | ({"id": number} if answered else {})) + "\n")
             server.stdin.flush()
-            answer = None if number is None else json.loads(server.stdout.readline())
-            assert answer is None or (answer["jsonrpc"], answer["id"]) == ("2.0", number)
-            return answer and answer["result"].get("structuredContent")
+            if not answered:
+                return None
+            answer = json.loads(server.stdout.readline())
+            assert (answer["jsonrpc"], answer["id"]) == ("2.0", number)
+            return answer["result"].get("structuredContent")
 
-        client = {
-            "protocolVersion": "2025-06-18",
-            "capabilities": {},
-            "clientInfo": {"name": "t", "version": "1"},
-        }
-        ask("initialize", client, 1)
-        ask("notifications/initialized", {})
-        arguments = {"service": SERVICE, "partition": "2026-01-05"}
-        run_id = ask("tools/call", {"name": "runs_materialize_partition", "arguments": arguments}, 2)[
-            "run_id"
-        ]
-        number, status = 3, "queued"
-        while status in {"queued", "running"}:
-            time.sleep(0.1)
-            status = ask("tools/call", {"name": "runs_get", "arguments": {"run_id": run_id}}, number)[
-                "status"
-            ]
-            number += 1
-        left, printed = server.communicate(timeout=30)
-    assert status == "succeeded"
-    assert left == ""
-    assert server.returncode == 0
-    assert {"PRINTED", "WRITTEN", "CHILD"} <= set(printed.split())
+        client = {"name": "t", "version": "1"}
+        ask("initialize", {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client})
+        ask("notifications/initialized", {}, answered=False)
+        try:
+            yield server, lambda name, **arguments: ask("tools/call", {"name": name, "arguments": arguments})
+        finally:
+            server.kill()
 
 
 @pytest.mark.parametrize(
