@@ -155,9 +155,7 @@ class Futures:
                 else:
                     chosen[name] = poisoner.corrections(copy, target, events=False)
             elif why == "late" and name in self._timed and not self._known(name):
-                files[name] = poisoner.corrections(
-                    copy, target, events=name == self._copies.spine or name in self._histories
-                )
+                files[name] = poisoner.corrections(copy, target, events=name == self._copies.spine)
         if not files and not apart:
             return None
         pipeline, catalog = self._apart(self._copies.catalog_of(files), apart)

@@ -96,6 +96,11 @@ class Poisoner:
             echo = _numbered(_newest("src", recent))
             return self._write(target, f"WITH src AS (SELECT * FROM {source}), echo AS ({echo}) {body}")
         rotated = f"SELECT {self._select(copy, {}, rotated=True, row=own)} FROM rows a JOIN rows b ON {_NEXT}"
+        if copy.view.timestamp_field:
+            # Late versions, too: a history has more rows then.
+            again = self._select(copy, {}, rotated=True)
+            rotated += f" UNION ALL BY NAME SELECT {again} FROM rows a JOIN rows b ON {_NEXT}"
+            rotated += f" WHERE a.{INSTANT} < {self._cut}"
         return self._write(target, f"WITH rows AS ({_numbered(f'SELECT * FROM {source}')}) {rotated}")
 
     # ------------------------------------------------------------------ SQL

@@ -23,6 +23,8 @@ SERVICE: dict[str, Any] = {
         {"view": "users", "join": "asof"},
         {"view": "profiles", "join": "asof"},
         {"view": "works"},
+        # One view in two roles: `latest` through `works`, as of the event here.
+        {"view": "works", "alias": "liked_work", "join": "asof", "on": {"artwork_id": "artwork_id"}},
     ],
     "static_columns": ["works:author_id"],
     "aggregation_specs": [
@@ -47,6 +49,22 @@ SERVICE: dict[str, Any] = {
         {**_SPEC, "name": "ever", "operation": "count", "window_days": None},
         {**_SPEC, "name": "same", "operation": "count", "window_days": 1, "include_current": True},
         {**_SPEC, "name": "mean_score", "value_column": "score", "operation": "mean"},
+        {
+            **_SPEC,
+            "name": "tags_seen",
+            "value_column": "tags",
+            "operation": "flatten_distinct",
+            "max_items": 3,
+        },
+        {
+            **_SPEC,
+            "name": "works_made",
+            "value_column": "title",
+            "operation": "max",
+            "history_view": "works",
+            "history_group_by": ["author_id"],
+            "history_timestamp_column": "created_at",
+        },
     ],
     "lookbacks": [
         {
@@ -61,6 +79,7 @@ SERVICE: dict[str, Any] = {
     "age_columns": [{"name": "account_age", "created": "users:registered_at"}],
     "derived": [{"name": "busy", "sql": "seen > 3"}],
     "session_column": "session",
+    "curation": [{"name": "short_lang", "column": "lang", "sql": "right(lang, 2)"}],
     "columns": [
         "events:user_id",
         "events:artwork_id",
@@ -78,6 +97,9 @@ SERVICE: dict[str, Any] = {
         "rolling:same",
         "rolling:mean_score",
         "lookback:published",
+        "rolling:tags_seen",
+        "rolling:works_made",
+        {"name": "known_title", "ref": "liked_work:title"},
         "derived:busy",
     ],
 }
@@ -91,6 +113,7 @@ VIEWS: list[dict[str, Any]] = [
             {"name": "event", "dtype": "TEXT"},
             {"name": "session", "dtype": "TEXT"},
             {"name": "score", "dtype": "DOUBLE"},
+            {"name": "tags", "dtype": "INTEGER[]"},
             {"name": "country", "dtype": "INTEGER", "optional": True},
         ],
     },
@@ -139,6 +162,7 @@ def _events() -> pa.Table:
             "event": ["like" if row[3] % 4 == 0 else "view" for row in rows],
             "session": [f"{row[0][:13]}-{row[1]}" for row in rows],
             "score": [row[3] / 7 for row in rows],
+            "tags": pa.array([[row[3] % 4, None, row[3] % 5] for row in rows], pa.list_(pa.int32())),
         }
     )
 
@@ -177,13 +201,18 @@ def _versions() -> dict[str, pa.Table]:
 
 
 def make(root: Path, **service: Any) -> Project:
-    """The project; keys of the service replaced."""
+    """The project; keys of the service replaced. Views of one artwork are not covered."""
+    ids = pa.table({"artwork_id": pa.array([n for n in range(10, 19) if n != 17], pa.int64())})
     return write_project(
         root,
         views=VIEWS,
         services=[SERVICE | service],
-        data={"events/a.parquet": _events(), **_versions()},
-        runtime={"output_root": "out", "compute": {"engine": "kernel"}},
+        data={"events/a.parquet": _events(), "ids/a.parquet": ids, **_versions()},
+        runtime={
+            "output_root": "out",
+            "compute": {"engine": "kernel"},
+            "embedding_coverage_filter": {"events": ["view"], "id_relation": "data/ids"},
+        },
     )
 
 
