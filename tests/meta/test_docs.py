@@ -23,7 +23,7 @@ from daedalus.cli.main import build_app, main
 from daedalus.pipelines._plain import from_mapping
 from daedalus.pipelines.compiler import build_compile_request, compile_service_to_pipeline
 from daedalus.pipelines.operators import OPERATOR_KINDS, ProjectColumn, operator_from_dict
-from daedalus.pipelines.settings_model import ProjectConstants
+from daedalus.pipelines.settings_model import OnlineStoreSection, ProjectConstants
 from daedalus.trust.feature_tests import load_feature_tests
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +117,8 @@ def kind_of(data: dict) -> str:
         return "entities"
     if keys <= {"aggregation_specs", "enrichment_specs", "embedding_stores"}:
         return "aggregations"
+    if keys == {"online_store"}:
+        return "online store"
     return "constants"
 
 
@@ -145,6 +147,8 @@ def write_project(page: str, folder: Path) -> list[str]:
                 (folder / "feature_views/entities.yaml").write_text(text)
             case "aggregations":
                 aggregations |= yaml.safe_load(text)
+            case "online store":
+                OnlineStoreSection.model_validate(data["online_store"])
             case "constants":
                 known = {**ProjectConstants().model_dump(), "store_version": "v6"}
                 known["artwork_features"] = ["artwork_properties:author_id"]

@@ -33,7 +33,10 @@ def get(
     runtime_config_path: RuntimeOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Read a service's columns for some entities, as of now, from the online store alone."""
+    """Read a service from the online store.
+
+    Its columns for some entities, as of now, in one round trip.
+    """
     from daedalus.platform import PlatformRegistry, RunOptions
     from daedalus.platform.online import get_online
 
@@ -89,8 +92,9 @@ def push(
     runtime_config_path: RuntimeOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Push rows of a view from standard input: JSON lines, or an Arrow stream or file.
+    """Push rows of a view from standard input.
 
+    JSON lines, or an Arrow stream or file.
     Pushed twice they count once; rows may come in any order, and an older one never replaces a newer one.
     """
     from daedalus.online.pushing import read_rows
@@ -122,7 +126,10 @@ _EVENTS = ("added", "known", "skipped", "dropped")
 def load(
     as_of: AsOfOption = None, runtime_config_path: RuntimeOption = None, output: FormatOption = Format.TABLE
 ) -> None:
-    """Load every view with online: true; materialize SERVICE --online loads a service and its views."""
+    """Load every view with online: true.
+
+    materialize SERVICE --online loads a service and its views.
+    """
     from daedalus.platform import PlatformRegistry, RunOptions
     from daedalus.platform.online import load_views
 
@@ -132,7 +139,10 @@ def load(
 
 @app.command("health")
 def health(runtime_config_path: RuntimeOption = None, output: FormatOption = Format.TABLE) -> int:
-    """Say whether the store answers and when each table was last loaded; exit code 1 when it does not."""
+    """Say how the online store is.
+
+    Whether it answers, and when each table was loaded last; exit code 1 when it does not answer.
+    """
     from daedalus.platform import PlatformRegistry, RunOptions
     from daedalus.platform.online import online_health
 
