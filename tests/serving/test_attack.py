@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING
 
 import duckdb
+import psutil
 import pytest
 
 from daedalus.serving import transport
@@ -257,3 +260,20 @@ def test_text_that_is_no_text_is_refused(text: str) -> None:
     relation = {"t": Approved(name="t", service="t", columns=("a",))}
     with pytest.raises(RefusedError):
         admit(text, relation, rows=1, longest=1000)
+
+
+@pytest.mark.parametrize("body", [b"", b"garbage" * 1000, b"\x00" * 64, b"\xff" * 4096])
+def test_bytes_that_are_no_quack_do_no_harm(serving: Serving, body: bytes) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{serving.daemon.port}/quack", data=body)
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=10)
+    assert serving.ask("SELECT count(*) AS n FROM ranking").to_pylist() == [{"n": ROWS}]
+
+
+def test_the_daemon_listens_on_loopback_alone(serving: Serving) -> None:
+    places = {
+        one.laddr.ip
+        for one in psutil.Process().net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == serving.daemon.port
+    }
+    assert places == {"127.0.0.1"}
