@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 131_072
 #: Fewer held versions are not worth sifting again.
 _SIFTED = 500_000
+#: With fewer versions per key, reading all of them at once is cheaper than reading twice.
+_MANY = 8
 #: How far before the day's first row the first reading goes.
 _RECENT_US = 2 * 86_400_000_000
 _CODE, _AVAILABLE, _RANK = "__code", "__available", "__rank"
@@ -115,9 +117,17 @@ class VersionReader:
         cut = low_us - math.ceil(operator.delay_seconds * 1_000_000) - _RECENT_US
         if (whole.low_us is not None and whole.low_us >= cut) or not cut > _EARLIEST // 2:
             return whole, None
-        if whole.high_us is not None and whole.high_us <= cut:
+        if (whole.high_us is not None and whole.high_us <= cut) or self._has_few():
             return whole, None
         return replace(whole, low_us=cut), replace(whole, high_us=cut)
+
+    def _has_few(self) -> bool:
+        """Whether files, which know how many rows they hold, have few versions for each key that is asked for."""
+        if not self._reader.view.source.path:
+            return False
+        sql = f"SELECT count(*) FROM {self._reader.relation_sql()}"
+        count = int(self._graph.rows(sql, self._name)[0][0])
+        return count < _MANY * int(self._keys.num_rows)
 
     def _sorted(self, table: pa.Table) -> Versions:
         codes, available = _numbers(table, _CODE), _numbers(table, _AVAILABLE)

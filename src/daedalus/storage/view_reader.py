@@ -93,6 +93,10 @@ class ViewReader:
         self._connection = connection
         self.columns = {column.name: column for column in _match(view, source.schema(connection))}
 
+    def relation_sql(self) -> str:
+        """The source itself, with its own columns."""
+        return self._source.relation_sql(None)
+
     def order_by(self) -> list[str]:
         """The view's total order: its canonical columns, most significant first."""
         source = self.view.source
