@@ -187,18 +187,25 @@ def test_a_server_that_comes_back_is_used_again_and_nothing_older_wins(tmp_path:
     people = table()
     try:
         store.write(people, rows(*((user, 5, user) for user in range(1000))))
-        # Half of a load arrives; then the server is gone.
-        store.write(people, rows(*((user, 6, user + 1) for user in range(500))))
-        server.kill()
-        with pytest.raises(ExecutionError, match="it does not answer"):
-            store.write(people, rows(*((user, 6, user + 1) for user in range(500, 1000))))
+        # A load is half done when the server is gone.
+        load = rows(*((user, 6, user + 1) for user in range(20_000)))
+        with ThreadPoolExecutor(1) as pool, server.client() as watching:
+            loading = pool.submit(store.write, people, load)
+            while watching.dbsize() < 3_000:
+                assert not loading.done()
+            server.kill()
+            with pytest.raises(ExecutionError, match="it does not answer"):
+                loading.result()
         assert not store.health().ok
         server.start()
         assert store.health().ok
-        store.write(people, rows(*((user, 4, -1) for user in range(1000))))
-        assert ages(store, people, list(range(1000))) == [user + (user < 500) for user in range(1000)]
-        store.write(people, rows(*((user, 6, user + 1) for user in range(1000))))
-        assert ages(store, people, list(range(1000))) == [user + 1 for user in range(1000)]
+        assert 3_000 <= server.client().dbsize() < 20_000
+        before = ages(store, people, list(range(20_000)))
+        assert before[:1000] == [user + 1 for user in range(1000)]
+        counts = store.write(people, rows(*((user, 4, -1) for user in range(1000))))
+        assert (counts.written, counts.older) == (0, 1000)
+        store.write(people, load)
+        assert ages(store, people, list(range(20_000))) == [user + 1 for user in range(20_000)]
     finally:
         store.close()
         server.kill()
