@@ -36,6 +36,7 @@ bench: setup ## benchmarks: ratios to what others take, and JSON; SIZE=1M or 10M
 	$(BIN)/python benchmarks/attribute_joins.py --size $(SIZE)
 	$(BIN)/python benchmarks/skeleton.py --size $(SIZE) --days $(if $(FULL),7,3)
 	$(BIN)/python benchmarks/enrich.py --size $(SIZE) $(if $(FULL),--dimensions 256 1152 --ray)
+	$(BIN)/python benchmarks/online.py
 
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"
