@@ -260,6 +260,4 @@ def _time(value: Any, kind: pa.DataType) -> int | None:
     if value is None:
         return None
     found = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
-    if kind.tz is None or found.tzinfo is None:
-        found = found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found
     return instant_us(found) * 1000
