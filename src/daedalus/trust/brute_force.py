@@ -186,7 +186,15 @@ class BruteForce:
     ) -> Evidence:
         key = tuple(row[name] for name in spec.group_by)
         used, excluded = [], []
+        spine = self._columns.spine
+        until = row[TIME] - span_ns(Fraction(spec.delay_seconds), spine)
+        low = None
+        if spec.window_days is not None:
+            low = until - span_ns(Fraction(spec.window_days) * 86_400, spine)
         for one in history.get(key, []) if None not in key else []:
+            if one[TIME] is not None and (reason := _out_of_window(spec, one[TIME], row[TIME], until, low)):
+                excluded.append((one, reason))
+                continue
             reason = self._ineligible(spec, row, one, passing)
             if reason:
                 excluded.append((one, reason))
@@ -203,19 +211,9 @@ class BruteForce:
         )
 
     def _ineligible(self, spec: AggregationSpec, row: Row, one: Row, passing: set[int] | None) -> str:
-        """Why a history row of the same key does not count; empty when it does."""
-        spine = self._columns.spine
+        """Why a history row of the same key, inside the window, does not count; empty when it does."""
         if one[TIME] is None:
             return "it has no time"
-        now = row[TIME] - span_ns(Fraction(spec.delay_seconds), spine)
-        if one[TIME] > now or (one[TIME] == now and not spec.include_current):
-            if one[TIME] < row[TIME]:
-                return "had not arrived (delay_seconds)"
-            return "same instant" if one[TIME] == row[TIME] else "in the future"
-        if spec.window_days is not None:
-            window = span_ns(Fraction(spec.window_days) * 86_400, spine)
-            if one[TIME] < now - window:
-                return f"before the window ({spec.window_days:g} d)"
         if passing is not None and one[NUMBER] not in passing:
             return "condition is not true"
         if spec.value_column is None:
@@ -378,6 +376,15 @@ class BruteForce:
         else:
             return False
         return ref.column not in self._facts.copy(view).columns
+
+
+def _out_of_window(spec: AggregationSpec, time: int, now: int, until: int, low: int | None) -> str:
+    """Why a time is outside a row's window; empty when it is inside."""
+    if time > until or (time == until and not spec.include_current):
+        if time < now:
+            return "had not arrived (delay_seconds)"
+        return "same instant" if time == now else "in the future"
+    return f"before the window ({spec.window_days:g} d)" if low is not None and time < low else ""
 
 
 def _outside(time: int, now: int, low: int | None) -> str:

@@ -6,7 +6,7 @@ import datetime as dt
 import math
 from collections import defaultdict
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -44,7 +44,11 @@ def own_tick_ns(view: FeatureViewDef) -> int:
 
 def span_ns(seconds: Fraction, view: FeatureViewDef) -> int:
     """A span in nanoseconds, rounded to the view's ticks."""
-    tick = own_tick_ns(view)
+    return _rounded_ns(seconds, own_tick_ns(view))
+
+
+@lru_cache(maxsize=1024)
+def _rounded_ns(seconds: Fraction, tick: int) -> int:
     return math.floor(seconds * 10**9 / tick + Fraction(1, 2)) * tick
 
 
