@@ -60,7 +60,10 @@ def test_what_is_admitted_reads_the_approved_relation_alone(statement: str) -> N
     except RefusedError:
         return
     with duckdb.connect() as connection:
-        names = connection.get_table_names(admitted.sql, qualified=True)
+        try:
+            names = connection.get_table_names(admitted.sql, qualified=True)
+        except duckdb.Error:
+            return  # an aggregate in WHERE, say: DuckDB will not run it either
         assert {name.partition(" AS ")[0] for name in names} == {"served.main.t"}
         (tree,) = connection.execute("SELECT json_serialize_sql(?)", [admitted.sql]).fetchone() or ("",)
         assert calls(json.loads(tree)) <= allowed.FUNCTIONS | allowed.AGGREGATES
