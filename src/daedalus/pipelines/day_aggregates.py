@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 65_536
 #: Rows of finished buckets that are held at a time, over all buckets.
-_JOINED_ROWS = 65_536
+_JOINED_ROWS = 32_768
 _MOST_BUCKETS = 256
 #: Bytes that a search takes per history row, per row, and per row and spec, beside the columns themselves.
 _PER_HISTORY_ROW, _PER_ROW, _PER_VALUE = 40, 60, 8

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
 
 #: Rows that pass through Arrow operators, or are given their aggregates, at once.
-CHUNK_ROWS = 32_768
+CHUNK_ROWS = 16_384
 #: Rows that one statement finishes: it joins and sorts them as a whole.
 SLICE_ROWS = 1_000_000
 
