@@ -7,6 +7,7 @@ those near by that do not count, each with the reason.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -51,9 +52,11 @@ class BruteForce:
     Args:
         facts: where rows are.
         rows: the spine rows in question; covered ones.
+        evidence: whether rows outside the windows are wanted, with their reasons.
     """
 
-    def __init__(self, facts: DayFacts, rows: Sequence[Row]) -> None:
+    def __init__(self, facts: DayFacts, rows: Sequence[Row], *, evidence: bool = True) -> None:
+        self._evidence = evidence
         self._facts = facts
         self._columns: ContractColumns = facts.columns
         self._history: dict[tuple[str | None, tuple[str, ...]], dict[tuple[Any, ...], list[Row]]] = {}
@@ -191,7 +194,11 @@ class BruteForce:
         low = None
         if spec.window_days is not None:
             low = until - span_ns(Fraction(spec.window_days) * 86_400, spine)
-        for one in history.get(key, []) if None not in key else []:
+        rows = history.get(key, []) if None not in key else []
+        if not self._evidence:
+            first = 0 if low is None else bisect_left(rows, low, key=_time)
+            rows = rows[first : bisect_right(rows, until, key=_time)]
+        for one in rows:
             if one[TIME] is not None and (reason := _out_of_window(spec, one[TIME], row[TIME], until, low)):
                 excluded.append((one, reason))
                 continue
@@ -385,6 +392,11 @@ def _out_of_window(spec: AggregationSpec, time: int, now: int, until: int, low: 
             return "had not arrived (delay_seconds)"
         return "same instant" if time == now else "in the future"
     return f"before the window ({spec.window_days:g} d)" if low is not None and time < low else ""
+
+
+def _time(row: Row) -> int:
+    """A row's time; rows without one come first."""
+    return -(1 << 80) if row[TIME] is None else int(row[TIME])
 
 
 def _outside(time: int, now: int, low: int | None) -> str:
