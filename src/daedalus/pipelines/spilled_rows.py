@@ -156,6 +156,12 @@ class _Bucket:
         self._file.close()
 
 
+def _between(batch: pa.RecordBatch, first: int, last: int) -> pa.RecordBatch:
+    """The batch's rows from position `first` to `last`."""
+    low, high = np.searchsorted(batch.column(0).to_numpy(), [first, last + 1])
+    return batch.slice(low, high - low)
+
+
 class JoinedBuckets:
     """The finished rows of all buckets, in the order of their positions.
 
@@ -173,7 +179,8 @@ class JoinedBuckets:
         if len(rows) == 0:
             return [pa.array([], field.type) for field in list(self._schema)[1:]]
         last = int(rows[-1])
-        batches = [batch for bucket in self._buckets for batch in bucket.up_to(last)]
+        first = int(rows[0])
+        batches = [_between(batch, first, last) for bucket in self._buckets for batch in bucket.up_to(last)]
         found = np.concatenate([batch.column(0).to_numpy() for batch in batches])
         # Each position is in one bucket only.
         order = np.argsort(found, kind="stable")
