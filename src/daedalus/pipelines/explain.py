@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.pipelines.day_relations import DayRelations, kept_relations
 from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.lookup_plan import LookupPlan
 from daedalus.pipelines.operators import Engine, RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import RunSources
@@ -111,6 +112,8 @@ def explain_pipeline(
     check_pipeline(pipeline)
     columns = relation_columns(pipeline)
     kept = kept_relations(pipeline)
+    plan = LookupPlan.of(pipeline, catalog)
+    beside = {lookup.operator.name for lookup in plan.lookups} if plan is not None else set()
     statements = {} if day is None else _statements(pipeline, catalog, config, day)
     explained = [
         ExplainedOperator(
@@ -122,7 +125,7 @@ def explain_pipeline(
             columns=output_names(columns, operator.output),
             kept=operator.output in kept,
             sql=statements.get(operator.name, ""),
-            detail=_detail(operator),
+            detail="beside the finished rows" if operator.name in beside else _detail(operator),
         )
         for operator in pipeline
     ]
