@@ -16,10 +16,10 @@ demo: setup ## seed a small world into demo/, train on it, show what came out
 	@$(BIN)/daeda demo demo
 
 test: setup ## every test, with coverage
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term
 
 test-fast: setup ## the quick, hermetic tests
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 lint: setup ## format, rules, types, layers; changes nothing
 	$(BIN)/ruff format --check .

@@ -117,14 +117,14 @@ class VersionReader:
         cut = low_us - math.ceil(operator.delay_seconds * 1_000_000) - _RECENT_US
         if (whole.low_us is not None and whole.low_us >= cut) or not cut > _EARLIEST // 2:
             return whole, None
-        if (whole.high_us is not None and whole.high_us <= cut) or self._has_few():
+        if (whole.high_us is not None and whole.high_us <= cut) or self._at_once():
             return whole, None
         return replace(whole, low_us=cut), replace(whole, high_us=cut)
 
-    def _has_few(self) -> bool:
-        """Whether files, which know how many rows they hold, have few versions for each key that is asked for."""
+    def _at_once(self) -> bool:
+        """Whether to read the view once: a database, or files with few versions for each key that is asked for."""
         if not self._reader.view.source.path:
-            return False
+            return True  # each reading is a query of its own, and nobody knows beforehand how many rows it finds
         sql = f"SELECT count(*) FROM {self._reader.relation_sql()}"
         count = int(self._graph.rows(sql, self._name)[0][0])
         return count < _MANY * int(self._keys.num_rows)

@@ -93,7 +93,7 @@ def test_the_log_goes_elsewhere_when_the_folder_is_missing(monkeypatch, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["pipline"], "Did you mean 'pipeline'?"),
+        (["pipline"], "Did you mean 'pipeline'"),
         (["pipeline", "train", "--day-worker", "2"], "--day-workers"),
         (["pipeline", "train", "--day-workers", "0"], "--day-workers"),
         (["pipeline", "train", "--target-date", "yesterday"], "expected YYYY-MM-DD, got 'yesterday'"),
