@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonrpcclient import Error, notification_json, parse_json, request
 
-from api.conftest import SERVICE, TOKEN, serving
+from api.conftest import SERVICE, TOKEN, serving, until
 from daedalus.api.guard import host_name
 from daedalus.api.server import access_for, launcher_for
 from daedalus.errors import DefinitionError, ExecutionError, ParameterError
@@ -205,8 +205,13 @@ def test_requests_are_logged_with_their_ids(server: Server) -> None:
     assert answer.json()["error"]["data"]["request_id"] == "mine-1"
     forged = server.post("{}", x_request_id='x"}{"a')
     assert forged.headers["x-request-id"] != 'x"}{"a'
-    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    [line] = [one for one in lines if one.get("request_id") == "mine-1"]
+
+    def logged() -> list[dict[str, Any]]:
+        # The line is written when the answer is on its way; a line may be there in part.
+        whole = server.log.read_text().rpartition("\n")[0]
+        return [one for one in map(json.loads, whole.splitlines()) if one.get("request_id") == "mine-1"]
+
+    [line] = until(logged)
     assert (line["methods"], line["status"], line["event"]) == (["runs.get"], 200, "request")
 
 
