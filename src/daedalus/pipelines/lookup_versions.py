@@ -124,7 +124,9 @@ class VersionReader:
     def _at_once(self) -> bool:
         """Whether to read the view once: a database, or files with few versions for each key that is asked for."""
         if not self._reader.view.source.path:
-            return True  # each reading is a query of its own, and nobody knows beforehand how many rows it finds
+            return (
+                True  # each reading is a query of its own, and nobody knows beforehand how many rows it finds
+            )
         sql = f"SELECT count(*) FROM {self._reader.relation_sql()}"
         count = int(self._graph.rows(sql, self._name)[0][0])
         return count < _MANY * int(self._keys.num_rows)
