@@ -15,6 +15,7 @@ import gc
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -221,18 +222,22 @@ class Bench:
             return Measured(method=method.name, note=why)
         order |= {"method": method.name}
         command = [str(python), str(self.script), "--child", json.dumps(order, default=str)]
-        try:
-            ran = subprocess.run(
-                command, capture_output=True, text=True, timeout=self.options.timeout, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return Measured(method=method.name, note=f"over {self.options.timeout:.0f} s")
+        # A session of its own: what a method starts (a JVM) ends with it.
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as ran:
+            try:
+                printed, complained = ran.communicate(timeout=self.options.timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(ran.pid, signal.SIGKILL)
+                ran.communicate()
+                return Measured(method=method.name, note=f"over {self.options.timeout:.0f} s")
         if ran.returncode:
-            lines = [line for line in ran.stderr.splitlines() if line.strip()] or ["killed"]
+            lines = [line for line in complained.splitlines() if line.strip()] or ["killed"]
             if os.environ.get("BENCH_TRACE"):
-                print(ran.stderr, file=sys.stderr)
+                print(complained, file=sys.stderr)
             return Measured(method=method.name, note=f"failed: {lines[-1][:60]}")
-        return ran.stdout
+        return printed
 
     def compare(
         self,
