@@ -95,10 +95,12 @@ class DuckLakeSink(TableSink):
         )
 
     def _snapshot(self) -> int | None:
-        found = self.connection.execute(
-            f"FROM {quote_ident(self.alias)}.last_committed_snapshot()"
-        ).fetchone()
-        return None if found is None or found[0] is None else int(found[0])
+        # The connection now and then knows of no commit of its own; then the lake's newest is the one just made.
+        for source in ("last_committed_snapshot", "current_snapshot"):
+            found = self.connection.execute(f"FROM {quote_ident(self.alias)}.{source}()").fetchone()
+            if found is not None and found[0] is not None:
+                return int(found[0])
+        return None
 
 
 def split_catalog(text: str) -> tuple[str, str]:
