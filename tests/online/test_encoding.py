@@ -141,6 +141,14 @@ def test_another_schema_is_read_by_name_and_without_loss() -> None:
         converted_rows(OLD, new, _old([1], [2**40]))
 
 
+def test_nan_is_no_loss() -> None:
+    old = RecordLayout("view v", keys=[("k", "BIGINT")], fields=[("x", "FLOAT")])
+    new = RecordLayout("view v", keys=old.keys, fields=[("x", "DOUBLE")])
+    rows = _rows(list(old.fields), [[float("nan"), 0.5]])
+    records = encode(old, rows, order=order_of(None, None, None, 2), written_us=0)
+    assert str(converted_rows(old, new, records)["x"].to_pylist()) == "[nan, 0.5]"
+
+
 @pytest.mark.parametrize("damage", [lambda one: one[:-1], lambda one: one + b"x"])
 def test_a_damaged_record_is_said_to_be_one(damage: object) -> None:
     record = damage(_old([1], [2])[0])  # type: ignore[operator]

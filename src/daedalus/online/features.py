@@ -21,6 +21,7 @@ from daedalus.catalog.model import Unset
 from daedalus.errors import DefinitionError, ExecutionError
 from daedalus.online.model import ReadRequest, table_of_view
 from daedalus.online.redis_store import instant_us
+from daedalus.storage.exact_cast import cast_exactly
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -226,11 +227,9 @@ def _instant(us: int) -> dt.datetime:
 
 
 def _cast(column: Any, kind: pa.DataType, name: str) -> Any:
-    if column.type == kind:
-        return column
     try:
-        return column.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        return cast_exactly(column, kind)
+    except pa.ArrowException as error:
         raise ExecutionError(f"{name!r} does not fit {kind}: {error}") from None
 
 

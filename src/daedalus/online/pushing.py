@@ -14,6 +14,7 @@ from daedalus.online.features import typed
 from daedalus.online.model import EVENT_TIME, US
 from daedalus.online.redis_store import instant_us
 from daedalus.online.rolling import event_times
+from daedalus.storage.exact_cast import cast_exactly
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -116,22 +117,19 @@ def fitted(view: FeatureViewDef, rows: pa.Table) -> pa.Table:
             raise DefinitionError(
                 f"{field.name!r} is NULL in {column.null_count} rows", where=f"view {view.name} ({view.file})"
             )
-        columns[field.name] = column if column.type == kind else _exact(column, kind, field.name, view)
+        columns[field.name] = _exact(column, kind, field.name, view)
     table = pa.table(columns)
     return table.append_column(EVENT_TIME, event_times(view, table))
 
 
 def _exact(column: pa.ChunkedArray, kind: pa.DataType, name: str, view: FeatureViewDef) -> pa.ChunkedArray:
     try:
-        cast = column.cast(kind)
-        if cast.cast(column.type).equals(column):
-            return cast
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
-    raise DefinitionError(
-        f"{name!r} is {column.type}, and does not fit {kind} without loss",
-        where=f"view {view.name} ({view.file})",
-    )
+        return cast_exactly(column, kind)
+    except pa.ArrowException:
+        raise DefinitionError(
+            f"{name!r} is {column.type}, and does not fit {kind} without loss",
+            where=f"view {view.name} ({view.file})",
+        ) from None
 
 
 def visible(view: FeatureViewDef, rows: pa.Table, instant: dt.datetime) -> pa.ChunkedArray:

@@ -11,6 +11,7 @@ from daedalus.errors import ExecutionError
 from daedalus.online.encoding import Decoded
 from daedalus.online.layout import DELETED, FORMAT, HEADER_DTYPE, unreadable
 from daedalus.online.model import US, Status, TableValues, unbiased
+from daedalus.storage.exact_cast import cast_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -157,24 +158,17 @@ def converted_rows(
         column = columns.get(field.name)
         if column is None:
             arrays.append(pa.nulls(len(records), field.type))
-        elif column.type == field.type:
-            arrays.append(column)
         else:
             arrays.append(_cast(column, field, layout.subject))
     return pa.Table.from_arrays(arrays, schema=layout.schema)
 
 
 def _cast(column: pa.Array, field: pa.Field, subject: str) -> pa.Array:
-    hint = "Materialize it again with --online"
     try:
-        cast = column.cast(field.type)
-        back = cast.cast(column.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        cast = back = None
-    if cast is None or not back.equals(column):
+        return cast_exactly(column, field.type)
+    except pa.ArrowException:
         raise ExecutionError(
             f"field {field.name!r} was written as {column.type}, and does not fit {field.type} without loss",
             where=subject,
-            hint=hint,
-        )
-    return cast
+            hint="Materialize it again with --online",
+        ) from None

@@ -24,6 +24,7 @@ from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.qid import DenseNumbers
 from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import views_behind
+from daedalus.storage.exact_cast import cast_exactly
 from daedalus.storage.sinks.parquet import SHARD_ROWS, ParquetSink, SinkResult
 from daedalus.storage.sources.faults import backend_fault
 
@@ -208,44 +209,14 @@ def to_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """
     columns = []
     for field in schema:
-        column = rows.column(field.name)
-        if column.type == field.type:
-            columns.append(column)
-            continue
         try:
-            cast = column.cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            columns.append(cast_exactly(rows.column(field.name), field.type))
+        except pa.ArrowException as error:
             raise ExecutionError(
                 f"column {field.name!r} does not fit its declared type {field.type}: {error}",
                 hint="Change the column's dtype in the contract",
             ) from error
-        if _narrows_floats(column.type, field.type) and not _equal_floats(column, cast.cast(column.type)):
-            raise ExecutionError(
-                f"column {field.name!r} holds values that {field.type} would round",
-                hint="Declare FLOAT or DOUBLE in the contract",
-            )
-        columns.append(cast)
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _narrows_floats(source: pa.DataType, target: pa.DataType) -> bool:
-    """Arrow's safe cast rounds floats without a word."""
-    while hasattr(source, "value_type") and hasattr(target, "value_type"):
-        source, target = source.value_type, target.value_type
-    floats = pa.types.is_floating(source) and pa.types.is_floating(target)
-    return bool(floats and target.bit_width < source.bit_width)
-
-
-def _equal_floats(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    """Whether both hold the same values, every NaN equal to every NaN."""
-    for pair in zip(one.chunks, other.chunks, strict=len(one) > 0):
-        left, right = pair
-        while not pa.types.is_floating(left.type):
-            left, right = left.flatten(), right.flatten()
-        same = pc.or_(pc.equal(left, right), pc.and_(pc.is_nan(left), pc.is_nan(right)))
-        if not pc.all(pc.fill_null(same, True), min_count=0).as_py():
-            return False
-    return True
 
 
 def _wider(low: int | None, high: int | None, table: pa.Table) -> tuple[int | None, int | None]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daedalus.errors import DaedalusError, DefinitionError, SourceError
+from daedalus.errors import DefinitionError, SourceError
 from daedalus.secrets import expand_env, mask
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import bare_connection, load_extensions
-from daedalus.storage.sources.faults import source_error
+from daedalus.storage.sources.faults import plain_faults
 from daedalus.storage.sources.object_store import SETTINGS as STORE_SETTINGS
 from daedalus.storage.sources.object_store import ObjectStoreFiles, is_object_store
 from daedalus.storage.sources.postgres_place import SETTINGS as POSTGRES_SETTINGS
@@ -25,7 +25,7 @@ from daedalus.storage.sources.relations import chosen, range_conditions, split_t
 from daedalus.storage.view_reader import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import duckdb
 
@@ -214,8 +214,8 @@ class DuckLakeSource:
     def snapshot(self) -> DuckLakeSnapshot:
         """The lake's newest snapshot, or the one that the view or an earlier run's record names."""
         if self._snapshot is None:
-            with bare_connection() as connection:
-                self._snapshot = self._guarded(lambda: self._take_snapshot(connection))
+            with bare_connection() as connection, plain_faults(self._where):
+                self._snapshot = self._take_snapshot(connection)
         return self._snapshot
 
     def _take_snapshot(self, connection: duckdb.DuckDBPyConnection) -> DuckLakeSnapshot:
@@ -246,21 +246,12 @@ class DuckLakeSource:
             data_path=data_path,
         )
 
-    def _guarded(self, work: Callable[[], Any]) -> Any:
-        import duckdb
-
-        try:
-            return work()
-        except DaedalusError:
-            raise
-        except duckdb.Error as error:
-            raise source_error(error, where=self._where) from None
-
     # ------------------------------------------------------------------ reading
 
     def setup(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Attach the lake at the run's snapshot."""
-        self._guarded(lambda: self._set_up(connection))
+        with plain_faults(self._where):
+            self._set_up(connection)
 
     def _set_up(self, connection: duckdb.DuckDBPyConnection) -> None:
         snapshot = self.snapshot()

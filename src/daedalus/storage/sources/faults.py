@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from typing import TYPE_CHECKING
 
 from daedalus.errors import SourceError
 from daedalus.secrets import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _AGAIN = "Run again; finished days are kept"
 _LOGIN = "Check the user and password that the view's ${ENV} references give"
@@ -121,3 +126,14 @@ def said(text: str) -> str:
         if mark in first:
             return first.split(mark, 1)[1].strip()
     return re.sub(r'at "[^"]*"', "at the database", first)
+
+
+@contextlib.contextmanager
+def plain_faults(where: str) -> Iterator[None]:
+    """Turn what DuckDB raises over a backend into a `SourceError` of this place."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise source_error(error, where=where) from None

@@ -12,16 +12,15 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daedalus.errors import DaedalusError
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import load_extensions
-from daedalus.storage.sources.faults import source_error
+from daedalus.storage.sources.faults import plain_faults
 from daedalus.storage.sources.postgres_place import SETTINGS, PostgresPlace, place_of
 from daedalus.storage.sources.relations import chosen, range_conditions, split_table_name
 from daedalus.storage.view_reader import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import duckdb
 
@@ -227,7 +226,8 @@ class PostgresSource:
     def snapshot(self) -> PostgresSnapshot:
         """The database as it is now; one state for all of the run's views of it."""
         if self._snapshot is None:
-            self._snapshot = self._guarded(self._take_snapshot)
+            with plain_faults(self._where):
+                self._snapshot = self._take_snapshot()
         return self._snapshot
 
     def _take_snapshot(self) -> PostgresSnapshot:
@@ -268,21 +268,12 @@ class PostgresSource:
         keeper: PostgresKeeper = self._shared[key]
         return keeper
 
-    def _guarded(self, work: Callable[[], Any]) -> Any:
-        import duckdb
-
-        try:
-            return work()
-        except DaedalusError:
-            raise
-        except duckdb.Error as error:
-            raise source_error(error, where=self._where) from None
-
     # ------------------------------------------------------------------ reading
 
     def setup(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Attach the database and begin a transaction at the run's snapshot."""
-        self._guarded(lambda: self._set_up(connection))
+        with plain_faults(self._where):
+            self._set_up(connection)
 
     def _set_up(self, connection: duckdb.DuckDBPyConnection) -> None:
         snapshot = self.snapshot().state.snapshot
