@@ -209,7 +209,7 @@ def test_requests_are_logged_with_their_ids(server: Server) -> None:
     def logged() -> list[dict[str, Any]]:
         # The line is written when the answer is on its way; a line may be there in part.
         whole = server.log.read_text().rpartition("\n")[0]
-        return [one for one in map(json.loads, whole.splitlines()) if one.get("request_id") == "mine-1"]
+        return [one for one in map(json.loads, whole.split("\n")) if one.get("request_id") == "mine-1"]
 
     [line] = until(logged)
     assert (line["methods"], line["status"], line["event"]) == (["runs.get"], 200, "request")

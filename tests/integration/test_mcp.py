@@ -41,8 +41,13 @@ DAEDA = [sys.executable, "-m", "daedalus"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
+    """With one run in its past, which the calls below ask for."""
     folder = tmp_path_factory.mktemp("mcp") / "project"
     assert main(["init", str(folder)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DAEDALUS_CONFIG", str(folder / "none.toml"))
+        assert main(["pipeline", "train", SERVICE, "--target-date", "2026-01-03"]) == 0
     return folder
 
 

@@ -212,7 +212,7 @@ def test_a_server_that_comes_back_is_used_again_and_nothing_older_wins(tmp_path:
 
 
 def test_a_cluster_is_written_and_read(tmp_path: Path) -> None:
-    server = RedisServer(free_port(), tmp_path, cluster=True)
+    server = RedisServer(free_port(RedisServer.HIGHEST_CLUSTER_PORT), tmp_path, cluster=True)
     people = table()
     try:
         server.start()

@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(most: int = 65_535) -> int:
+    """A port of loopback that nobody listens on, at most `most`."""
+    with contextlib.ExitStack() as tried:  # those that are too high are held meanwhile: another comes next
+        while True:
+            probe = tried.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            if (port := probe.getsockname()[1]) <= most:
+                return port
 
 
 # ------------------------------------------------------------------ PostgreSQL
@@ -136,6 +140,9 @@ class RedisServer:
     append_only: bool = False
     cluster: bool = False
     process: subprocess.Popen[bytes] | None = None
+
+    #: A cluster's nodes speak to one another on their port + 10,000.
+    HIGHEST_CLUSTER_PORT: ClassVar = 55_535
 
     @property
     def url(self) -> str:

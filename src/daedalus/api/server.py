@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from daedalus.api.app import Limits, create_app
 from daedalus.api.guard import Access, is_loopback
 from daedalus.errors import DefinitionError, ExecutionError, MissingExtraError
+from daedalus.metadata.plain import cleaned
 from daedalus.operator_config import effective_config
 from daedalus.platform.live import LiveProject
 from daedalus.platform.run_queue import ElsewhereLauncher, RunQueue, start_queue
@@ -165,7 +166,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object per line, secrets masked."""
+    """One JSON object per line, ASCII, secrets masked."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -176,7 +177,8 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return mask(json.dumps(line, ensure_ascii=False, default=str))
+        # ASCII: no character that ends a line for whoever reads it.
+        return json.dumps(cleaned(line), default=lambda value: mask(str(value)))
 
 
 def log_as_json() -> None:

@@ -29,9 +29,8 @@ class RunLog:
     def write(self, event: str, *, level: str = "info", **fields: Any) -> None:
         """Append a line: time, level, event and fields, secrets masked. A log that cannot be written stops no run."""
         at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        line = json.dumps(
-            {"at": at, "level": level, "event": event, **cleaned(fields)}, ensure_ascii=False, default=str
-        )
+        # ASCII: no character that ends a line for whoever reads it.
+        line = json.dumps({"at": at, "level": level, "event": event, **cleaned(fields)}, default=str)
         with contextlib.suppress(OSError):
             # One write to a file opened for appending: lines of several threads stay whole.
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)

@@ -168,7 +168,7 @@ class Gate:
             "session": (session or "")[:8],
             **{key: value for key, value in facts.items() if value is not None},
         }
-        AUDIT.info(json.dumps(line, ensure_ascii=False))
+        AUDIT.info(json.dumps(line))  # ASCII: no character that ends a line for whoever reads it
 
 
 def _raising(message: str) -> str:
