@@ -116,6 +116,28 @@ def test_statistics_and_counters_are_those_of_the_day(plain: Trained) -> None:
     assert "hash" not in day.columns["qid"]
 
 
+def test_each_filter_has_its_own_count(plain: Trained, monkeypatch) -> None:
+    monkeypatch.setattr("daedalus.pipelines.day_stream.SLICE_ROWS", 2)
+    service = plain.root / "feature_services/s.yaml"
+    service.write_text(
+        service.read_text() + "content_filter:\n"
+        "- {name: no_tens, sql: artwork_id <> 10}\n"
+        "- {name: known, sql: tier IS NOT NULL}\n"
+        "- {name: not_after_nine, sql: hour(ts) < 9}\n"
+    )
+    result = plain.train()
+    dropped = {
+        day.day: {key: count for key, count in day.counters.items() if key.startswith("dropped")}
+        for day in get_run(plain.registry, result.run_id).days
+    }
+    names = ("dropped filter_no_tens", "dropped filter_known", "dropped filter_not_after_nine")
+    assert dropped == {
+        DAYS[0]: dict(zip(names, (1, 1, 0), strict=True)),
+        DAYS[1]: dict(zip(names, (1, 0, 0), strict=True)),
+        DAYS[2]: dict(zip(names, (0, 1, 0), strict=True)),
+    }
+
+
 def test_a_second_run_says_that_nothing_was_written(plain: Trained) -> None:
     plain.train()
     second = plain.train()

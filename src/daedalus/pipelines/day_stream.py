@@ -279,8 +279,12 @@ class DayStream:
         give_back_memory()
         source = self._rows_before(beside.aggregates[0])
         rows_in = self._graph.rows(f"SELECT count(*) FROM {quote_ident(source)}", source)[0][0]
+        filters = [operator for operator in beside.held.operators if isinstance(operator, Filter)]
+        passed: list[pa.ChunkedArray] = []
         for chunk in self._in_slices(source, rows_in):
             rows = chunk[ROW].to_numpy()
+            if len(filters) > 1:
+                passed.append(chunk[ROW])
             columns: dict[str, pa.Array] = {}
             for late in beside.aggregates:
                 with self._context.profile.shared(late.name, "aggregate", chunk.num_rows):
@@ -288,9 +292,29 @@ class DayStream:
                 columns |= {spec.name: array for spec, array in zip(late.specs, arrays, strict=True)}
             rows_in -= chunk.num_rows
             yield beside.held.beside(chunk, columns)
-        filters = [operator for operator in beside.held.operators if isinstance(operator, Filter)]
-        if filters:
+        if len(filters) > 1 and rows_in:
+            arrived = pa.chunked_array([part for column in passed for part in column.chunks], pa.int64())
+            self._only_dropped(source, arrived)
+            self._count_dropped(filters, rows_in, 0)
+        elif filters:
             self._counts.drop(filters[-1].name, rows_in)
+
+    def _only_dropped(self, source: str, arrived: pa.ChunkedArray) -> None:
+        """Let `source` stand for the rows that did not arrive: each filter's share of these few costs little."""
+        whole = self._set_aside(source)
+        self._graph.connection.register("__arrived", pa.table({ROW: arrived}))
+        missing = f"SELECT * FROM {quote_ident(whole)} ANTI JOIN __arrived USING ({ROW})"
+        self._graph.execute(f"CREATE OR REPLACE TABLE __dropped AS {missing}", source)
+        self._graph.connection.unregister("__arrived")
+        self._graph.define(source, "SELECT * FROM __dropped", ())
+
+    def _set_aside(self, source: str) -> str:
+        """The table of all rows of a kept relation, under another name: its own may then mean some of them."""
+        whole = f"__whole_{source}"
+        if self._graph.is_kept(source):
+            rename = f"ALTER TABLE {quote_ident(source)} RENAME TO {quote_ident(whole)}"
+            self._graph.execute(rename, source)
+        return whole
 
     def _in_slices(self, source: str, rows: int) -> Iterator[pa.Table]:
         """The finished rows; those of a large day by a statement per slice of `source`, so that none sorts them all."""
@@ -305,8 +329,7 @@ class DayStream:
         found = self._graph.fetch(f"SELECT {ROW} FROM {quote_ident(source)} ORDER BY {ROW}", source)
         starts = found[ROW].to_numpy()[::SLICE_ROWS].tolist()
         del found
-        whole = f"__whole_{source}"
-        self._graph.execute(f"ALTER TABLE {quote_ident(source)} RENAME TO {quote_ident(whole)}", source)
+        whole = self._set_aside(source)
         for index, start in enumerate(starts):
             below = f" AND {ROW} < {starts[index + 1]}" if index + 1 < len(starts) else ""
             slice_sql = f"SELECT * FROM {quote_ident(whole)} WHERE {ROW} >= {start}{below}"
