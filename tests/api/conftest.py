@@ -71,7 +71,7 @@ class Server:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(90)
 
 
 def until(true: Callable[[], Any], seconds: float = 60, every: float = 0.01) -> Any:
@@ -114,7 +114,7 @@ def serving(root: Path, *options: str, token: str = "") -> Iterator[Server]:
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(30)
+        process.wait(90)
         process.stdout.close()
 
 

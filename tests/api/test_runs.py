@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -26,10 +27,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("api")]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One of its own, for its queue is full at times; 30 s are enough for a run that is held still."""
+def runs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One of its own, for its queue is full at times;"""
     with serving(started_project(tmp_path_factory.mktemp("runs")), "--queue-size", "1") as found:
         yield found
+
+
+@pytest.fixture
+def server(runs_server: Server) -> Server:
+    """The module's server, with no day made yet."""
+    shutil.rmtree(runs_server.root / "data/training_output" / SERVICE / "skeleton", ignore_errors=True)
+    return runs_server
 
 
 def status(server: Server, run_id: str) -> str:
@@ -99,7 +107,7 @@ def test_a_run_is_interrupted_from_a_shell(
     stopping.start()
     until(lambda: is_signalled(process))
     process.send_signal(signal.SIGCONT)
-    stopping.join(30)
+    stopping.join(90)
     assert json.loads(capsys.readouterr().out) == {"run_id": run_id, "status": "cancelled"}
     until(lambda: not psutil.pid_exists(process.pid))
     assert "dt=2026-01-08" not in days(server)
@@ -114,14 +122,17 @@ def test_a_crash_takes_nothing_else_along(server: Server) -> None:
     assert server.client.get("/readyz").status_code == 200
 
 
-def test_sigterm_ends_server_and_runs(server: Server) -> None:
-    run_id = server.run("2026-01-08")
-    process = held(server, run_id, "2026-01-08")
-    waits = server.run("2026-01-09")
-    os.kill(server.process.pid, signal.SIGTERM)
-    until(lambda: is_signalled(process))
-    process.send_signal(signal.SIGCONT)
-    assert server.process.wait(30) == 0
+def test_sigterm_ends_server_and_runs(tmp_path: Path) -> None:
+    with serving(started_project(tmp_path), "--queue-size", "1") as server:
+        made = server.run("2026-01-05")
+        until(lambda: status(server, made) == "succeeded")
+        run_id = server.run("2026-01-08")
+        process = held(server, run_id, "2026-01-08")
+        waits = server.run("2026-01-09")
+        os.kill(server.process.pid, signal.SIGTERM)
+        until(lambda: is_signalled(process))
+        process.send_signal(signal.SIGCONT)
+        assert server.process.wait(60) == 0
     ends = {run_id: server.store.find(run_id).status, waits: server.store.find(waits).status}
     assert ends == {run_id: RunStatus.INTERRUPTED, waits: RunStatus.INTERRUPTED}
     assert not psutil.pid_exists(process.pid)
