@@ -1,4 +1,4 @@
-"""Threads, workers, engines, file layout, interruption: none of them decides a byte of the output."""
+"""Threads, workers, file layout, interruption: none of them decides a byte of the output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.golden_data import DAY, golden_project, tables
 from support.pixai import make_project
-from support.project import ENGINES, Project, Run, run_and_die
+from support.project import Project, Run, run_and_die
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,23 +175,6 @@ def test_limits_do_not_matter_on_the_demo(
 ) -> None:
     run = demo.run("dssm_ranking", BIG_DAYS, output_root=str(tmp_path), **options)
     assert everything(run, BIG_DAYS) == reference
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("service", ["dssm_ranking", "xgb_reranker"])
-def test_engines_agree_on_the_demo(
-    demo: Project, tmp_path_factory: pytest.TempPathFactory, engine: str, service: str
-) -> None:
-    # Lists and counts to the bit; a float mean only within the bound of the semantics page, so it is left out.
-    expected = demo.run(service, BIG_DAYS, engine="duckdb", output_root=str(demo.root / "by_duckdb"))
-    run = demo.run(service, BIG_DAYS, engine=engine, output_root=str(tmp_path_factory.mktemp(engine)))
-    for day in BIG_DAYS:
-        ours, theirs = run.table(day), expected.table(day)
-        if "mean_liked_popularity_7d" in ours.column_names:
-            ours, theirs = (table.drop_columns("mean_liked_popularity_7d") for table in (ours, theirs))
-        assert ours.schema == theirs.schema
-        assert ours.equals(theirs)
 
 
 @pytest.mark.slow
