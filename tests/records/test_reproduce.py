@@ -7,15 +7,18 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from daedalus.cli.main import main
 from daedalus.errors import DefinitionError, SourceError
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.causes import CauseKind
+from daedalus.platform.materialization import materialize
 from daedalus.platform.records import get_run
 from daedalus.platform.reproduction import Reproduction, reproduce_run
-from pipelines.tiny import DAYS, ROWS, USERS, events
+from pipelines.tiny import DAYS, ROWS, USERS, events, users
 from records.conftest import WITH_EMBEDDING, fill_store
 
 if TYPE_CHECKING:
@@ -162,6 +165,47 @@ def test_stores(committed: Trained) -> None:
     found = again(committed)
     assert not found.ran
     assert any("cannot be read" in what for what in causes(found)[CauseKind.STORE])
+
+
+def test_a_materialization(committed: Trained) -> None:
+    materialize(committed.registry, "s", as_of="2026-05-13", format="duckdb")
+    found = again(committed)
+    assert (found.same, found.causes) == (True, ())
+    assert [(day.stage, day.day) for day in found.days] == [("materialize", "2026-05-13T00:00:00Z")]
+    record = get_run(committed.registry, "latest")
+    assert record.stores
+    assert record.null_rates["tier"] == 0.25
+    # Sources, store, definitions: each is named.
+    committed.project.write("users/a.parquet", users((2, "2026-05-02 08:30", "new")))
+    fill_store(committed.root, seed=1)
+    committed.project.define("feature_views", USERS | {"delay_seconds": 60})
+    found = again(committed)
+    assert not found.same
+    assert causes(found)[CauseKind.SOURCES] == [
+        "what users__as_of reads has changed: changed: users/a.parquet"
+    ]
+    assert [what.split(" snapshot ")[0] for what in causes(found)[CauseKind.STORE]] == ["items was"]
+    assert "view users means something else" in causes(found)[CauseKind.DEFINITIONS]
+    assert not again(committed, verify_only=True).verified
+
+
+def test_materializations_of_chosen_entities(plain: Trained) -> None:
+    first, second = ({"user_id": [1, user], "artwork_id": [10, 11]} for user in (2, 3))
+    pq.write_table(pa.table(first), plain.root / "keys.parquet")
+    made = materialize(plain.registry, "s", as_of="2026-05-13", entities="keys.parquet")
+    assert made.row_count == 2
+    assert again(plain).same
+    pq.write_table(pa.table(second), plain.root / "keys.parquet")
+    found = again(plain)
+    assert causes(found)[CauseKind.SOURCES] == ["keys.parquet holds other entities"]
+    assert found.difference is not None
+    assert found.difference.days[0].columns[0].examples == (({"row": 1}, 2, 3),)
+    (plain.root / "keys.parquet").unlink()
+    with pytest.raises(DefinitionError, match=r"keys\.parquet"):
+        again(plain)
+    materialize(plain.registry, "s", as_of="2026-05-13", entities=pa.table(first))
+    with pytest.raises(DefinitionError, match="2 entities were given by a program"):
+        again(plain)
 
 
 def test_what_cannot_be_reproduced_says_why(plain: Trained) -> None:

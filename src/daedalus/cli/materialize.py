@@ -108,7 +108,7 @@ def materialize(
                 PlatformRegistry.open(),
                 service_or_default(service),
                 as_of=as_of,
-                entities=None if entities is None else _read(entities),
+                entities=None if entities is None else entities.absolute(),
                 prune=prune,
                 options=options,
                 progress=progress,
@@ -120,12 +120,12 @@ def materialize(
                 as_of=as_of,
                 format=written.value,
                 output=output,
-                entities=None if entities is None else _read(entities),
+                entities=None if entities is None else entities.absolute(),
                 options=options,
                 progress=progress,
             )
     report: dict[str, Any] = {
-        key: value for key, value in describe(result).items() if key not in {"fingerprint", "schema"}
+        key: value for key, value in describe(result).items() if key not in {"manifest", "schema"}
     }
     if loaded is not None:
         report |= {
@@ -184,14 +184,3 @@ def materialize_day(
     print_table(columns, [[one.get(column) for column in columns] for one in report["days"]])
     say(f"output: {result.output_path}")
     notices(result.notices)
-
-
-def _read(path: Path) -> Any:
-    """The keys in a Parquet file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise typer.BadParameter(f"{path} is no Parquet file: {error}", param_hint="--entities") from None

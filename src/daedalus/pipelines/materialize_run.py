@@ -13,7 +13,7 @@ import datetime as dt
 import shutil
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,14 @@ from daedalus.pipelines.entities import write_entities
 from daedalus.pipelines.operators import RayUdfTransform, Scan, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.publish import open_sink, staged_day, staged_rows
-from daedalus.pipelines.run_sources import RunSources, is_run_relation, ticks_per_second
-from daedalus.pipelines.skeleton_run import day_context
+from daedalus.pipelines.run_sources import RunSources, is_run_relation, scanned_views, ticks_per_second
+from daedalus.pipelines.skeleton_run import _view_text, day_context
 from daedalus.pipelines.training import run_skeleton_stage
 from daedalus.pipelines.visibility import AsOf, ticks_of
 from daedalus.secrets import mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -61,6 +61,7 @@ class MaterializeRequest:
         entities: the keys to make rows for; None is every one that the spine has.
         run_id: names the run in the record and in a table's ledger; empty makes one.
         progress: told how far the run is.
+        pins: by view, what an earlier run recorded of its source: a lake is read as of that snapshot.
     """
 
     pipeline: OperatorPipeline
@@ -72,6 +73,7 @@ class MaterializeRequest:
     entities: pa.Table | None = None
     run_id: str = ""
     progress: Callable[[RunProgress], None] | None = None
+    pins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ class MaterializationResult:
         content_hash: of the ordered rows, the same for every format.
         schema: (column, Arrow type) pairs.
         sources: what was read, by view.
-        fingerprint: the pipeline that ran, and its sources, as plain data.
+        manifest: of the rows: their statistics, and `fingerprint`, what they were made from.
         snapshot: of a lake: the snapshot that the commit made.
     """
 
@@ -102,7 +104,7 @@ class MaterializationResult:
     content_hash: str
     schema: tuple[tuple[str, str], ...]
     sources: dict[str, Any]
-    fingerprint: dict[str, Any]
+    manifest: DayManifest
     seconds: float
     snapshot: int | None = None
     notices: tuple[str, ...] = ()
@@ -119,7 +121,7 @@ def run_materialization(request: MaterializeRequest) -> MaterializationResult:
     config, service = request.run_config, request.pipeline.service
     run_id = request.run_id or uuid.uuid4().hex[:12]
     store = InstantStore(_root(request))
-    sources = RunSources(request.catalog, config)
+    sources = RunSources(request.catalog, config, request.pins)
     notices: list[str] = []
     try:
         context, as_of, instant = _context(request, sources)
@@ -143,13 +145,33 @@ def run_materialization(request: MaterializeRequest) -> MaterializationResult:
             content_hash=manifest.content_hash,
             schema=manifest.schema,
             sources=sources.records(),
-            fingerprint=manifest.fingerprint,
+            manifest=manifest,
             seconds=round(time.perf_counter() - started, 3),
             snapshot=snapshot,
             notices=tuple(notices),
         )
     finally:
         sources.close()
+
+
+def materialization_inputs(request: MaterializeRequest) -> dict[str, Any]:
+    """What the rows would be made from, as `MaterializationResult.manifest` has it; computes nothing."""
+    from daedalus.pipelines.embedding_ids import store_definition
+    from daedalus.pipelines.enrich_plan import plan_enrichment
+
+    with contextlib.closing(RunSources(request.catalog, request.run_config, request.pins)) as sources:
+        context, _, instant = _context(request, sources)
+        service = request.catalog.service(request.pipeline.service)
+        spine = request.catalog.view(service.spine)
+        plan = as_of_pipeline(request.pipeline, spine, entity_keys(service, spine))
+        found = _fingerprint(dataclasses.replace(context, pipeline=plan.pipeline), instant.isoformat())
+        transforms = [one for one in plan.pipeline if isinstance(one, RayUdfTransform)]
+        if transforms:
+            names = {one.store_name for one in transforms}
+            stores = {name: store_definition(request.run_config, name) for name in names}
+            pinned = plan_enrichment(transforms, stores)
+            found["stores"] = {one.definition.name: one.snapshot for one in pinned.stores}
+    return found
 
 
 def _root(request: MaterializeRequest) -> Path:
@@ -193,7 +215,8 @@ def _stage(
         skeleton, days = days, DayStore(staging / "enriched")
         notices += _enrich(request.run_config, transforms, (skeleton, days), context.day)
         manifest, _ = staged_day(days, context.day)
-        fingerprint |= {"enrich": manifest.fingerprint}
+        enriched = manifest.fingerprint
+        fingerprint |= {key: enriched[key] for key in ("transforms", "stores") if key in enriched}
     manifest = dataclasses.replace(manifest, day=iso, fingerprint=fingerprint)
     return days.path(context.day), manifest, plan.keys
 
@@ -214,7 +237,15 @@ def _fingerprint(context: DayContext, iso: str) -> dict[str, Any]:
             sources[scan.name] = context.sources.run_identity(scan.source_ref)
         else:
             sources[scan.name] = context.sources.identity(scan.source_ref, scan_range(scan, context.day))
-    return {"as_of": iso, "pipeline": pipeline_to_yaml(context.pipeline), "sources": sources}
+    views = scanned_views(context.pipeline)
+    snapshots = context.sources.database_snapshots(views)
+    return {
+        "as_of": iso,
+        "pipeline": pipeline_to_yaml(context.pipeline),
+        "views": {name: _view_text(context.catalog, name) for name in views},
+        "sources": sources,
+        **({"snapshots": snapshots} if snapshots else {}),
+    }
 
 
 def _enrich(

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daedalus.errors import DaedalusError
 from daedalus.pipelines.records import input_digests, source_items
@@ -16,11 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from daedalus.pipelines.records import TrainingDayRecord, TrainingRunRecord
-    from daedalus.pipelines.run_inputs import RunInputs
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.registry import PlatformRegistry
 
 _SHOWN = 5
+
+
+class Inputs(Protocol):
+    """What a run would be made from now; `RunInputs` of a training run."""
+
+    def fingerprint(self, day: dt.date) -> dict[str, Any]:
+        """What the day, or the instant's rows, would be made from."""
+
+    def store_scans(self) -> frozenset[str]:
+        """The scans of embedding stores' ids."""
+
+    def stores(self) -> dict[str, str]:
+        """The snapshot of each embedding store that would be read."""
 
 
 class CauseKind(StrEnum):
@@ -115,14 +127,14 @@ def _file_causes(kind: CauseKind, then: Iterable[tuple[str, str]], now: Mapping[
 
 
 def input_causes(
-    registry: PlatformRegistry, record: TrainingRunRecord, inputs: RunInputs, config: TrainingRunConfig
+    registry: PlatformRegistry, record: TrainingRunRecord, inputs: Inputs, config: TrainingRunConfig
 ) -> list[Cause]:
     """What differs in what the recorded days are made from.
 
     A source that cannot be read any more is a cause like any other.
     """
     roots = (config.source_root, str(config.project_root))
-    days = [day for day in record.days if day.stage == "skeleton"]
+    days = [day for day in record.days if day.stage in ("skeleton", "materialize")]
     causes: dict[tuple[CauseKind, str], Cause] = {}
 
     def add(kind: CauseKind, what: str) -> None:
@@ -131,7 +143,7 @@ def input_causes(
     fingerprints = []
     for day in days:
         try:
-            fingerprint = inputs.fingerprint(dt.date.fromisoformat(day.day))
+            fingerprint = inputs.fingerprint(dt.date.fromisoformat(day.day[:10]))
         except DaedalusError as error:
             kind = CauseKind.STORE if "store" in error.where or "store" in error.what else CauseKind.SOURCES
             add(kind, f"cannot be read: {error}")
@@ -149,7 +161,7 @@ def input_causes(
 
 
 def _digest_causes(
-    day: TrainingDayRecord, now: Mapping[str, Any], inputs: RunInputs
+    day: TrainingDayRecord, now: Mapping[str, Any], inputs: Inputs
 ) -> list[tuple[CauseKind, str]]:
     then = day.inputs
     found = []
@@ -191,7 +203,7 @@ def _source_causes(
     return found
 
 
-def _store_causes(record: TrainingRunRecord, inputs: RunInputs) -> list[tuple[CauseKind, str]]:
+def _store_causes(record: TrainingRunRecord, inputs: Inputs) -> list[tuple[CauseKind, str]]:
     if not record.stores:
         return []
     try:

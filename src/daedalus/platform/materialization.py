@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError, did_you_mean
 from daedalus.metadata.days import InstantStore
+from daedalus.metadata.provenance import digest
 from daedalus.pipelines.operators import SinkFormat
+from daedalus.pipelines.records import day_payload, source_items
 from daedalus.platform.records import recorded_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
     from daedalus.pipelines.executor import ExecutionResult
-    from daedalus.pipelines.materialize_run import MaterializationResult
+    from daedalus.pipelines.materialize_run import MaterializationResult, MaterializeRequest
     from daedalus.pipelines.view_snapshot import ViewSnapshot
     from daedalus.platform.registry import PlatformRegistry, RunOptions
 
@@ -59,7 +63,7 @@ def materialize(
     as_of: Instant = None,
     format: str = "parquet",
     output: str = "",
-    entities: pa.Table | None = None,
+    entities: pa.Table | Path | str | None = None,
     options: RunOptions | None = None,
     progress: Callable[..., None] | None = None,
 ) -> MaterializationResult:
@@ -71,59 +75,108 @@ def materialize(
         as_of: the instant; None is now.
         format: `parquet`, `duckdb` or `ducklake`.
         output: a folder, a DuckDB file or a lake's catalog; empty is the default under the output root.
-        entities: the keys to make rows for; None is every one that the spine has.
+        entities: the keys to make rows for, as a table or a Parquet file, relative to the project; None is every
+            one that the spine has.
         options: settings for this run.
         progress: told how far it is.
 
     Raises:
-        DefinitionError: no such service, format or time.
+        DefinitionError: no such service, format, time or file.
         ExecutionError: names the operator; an earlier materialization is left as it was.
     """
-    from daedalus.pipelines.materialize_run import MaterializeRequest, run_materialization
-    from daedalus.pipelines.records import source_items
+    from daedalus.pipelines.materialize_run import MaterializeRequest
 
     instant, sink = parse_instant(as_of), parse_format(format)
     config = registry.config(options)
-    pipeline = registry.pipeline(service, config)
-    request: dict[str, Any] = {
+    keys = read_entities(registry, entities)
+    asked: dict[str, Any] = {
         "as_of": instant.isoformat(),
         "format": sink.value,
         **({"output": output} if output else {}),
+        **({} if keys is None else {"entities": _entities_fact(registry, entities, keys)}),
         **({} if options is None else options.to_dict()),
     }
-    with recorded_run(registry, kind="materialize", service=service, config=config, request=request) as run:
-        result = run_materialization(
-            MaterializeRequest(
-                pipeline=pipeline,
-                run_config=config,
-                catalog=registry.facade(config).catalog,
-                as_of=instant,
-                format=sink,
-                output=output,
-                entities=entities,
-                run_id=run.run_id,
-                progress=run.watching(progress),
-            )
-        )
+    request = MaterializeRequest(
+        pipeline=registry.pipeline(service, config),
+        run_config=config,
+        catalog=registry.facade(config).catalog,
+        as_of=instant,
+        format=sink,
+        output=output,
+        entities=keys,
+        progress=progress,
+    )
+    return materialize_recorded(registry, request, kind="materialize", asked=asked)
+
+
+def materialize_recorded(
+    registry: PlatformRegistry,
+    request: MaterializeRequest,
+    *,
+    kind: str,
+    asked: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+) -> MaterializationResult:
+    """Materialize, recorded as one run; `asked` is what was asked for, as plain data."""
+    from daedalus.pipelines.materialize_run import run_materialization
+
+    config, service = request.run_config, request.pipeline.service
+    with recorded_run(registry, kind=kind, service=service, config=config, request=asked, facts=facts) as run:
+        told = run.watching(request.progress)
+        result = run_materialization(replace(request, run_id=run.run_id, progress=told))
+        roots = (config.source_root, str(config.project_root))
         run.record_day(
             "materialize",
             result.as_of,
+            **day_payload(result.manifest, roots),
             state="written",
-            rows=result.row_count,
-            content_hash=result.content_hash,
             seconds=result.seconds,
-            schema=result.schema,
+            **({} if result.snapshot is None else {"snapshot": result.snapshot}),
         )
-        roots = (config.source_root, str(config.project_root))
         run.facts(
             output_path=result.path,
             table=result.table,
             snapshot=result.snapshot,
             notices=list(result.notices),
-            sources=source_items([result.fingerprint], roots),
+            sources=source_items([result.manifest.fingerprint], roots),
             summary={"rows": result.row_count, "as_of": result.as_of, "format": result.format},
         )
     return result
+
+
+def read_entities(registry: PlatformRegistry, entities: pa.Table | Path | str | None) -> pa.Table | None:
+    """The keys to make rows for; a Parquet file is read.
+
+    Raises:
+        DefinitionError: there is no such file, or it is no Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if entities is None or isinstance(entities, pa.Table):
+        return entities
+    path = registry.project_root / entities
+    try:
+        return pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        raise DefinitionError(f"it is no Parquet file: {error}", where=f"entities {path}") from None
+
+
+def entities_digest(keys: pa.Table) -> str:
+    """Tells one table of keys from another."""
+    from daedalus.storage.content_hash import content_hash
+
+    return digest(content_hash(keys.to_batches()) + str(keys.schema.names))
+
+
+def _entities_fact(registry: PlatformRegistry, entities: Any, keys: pa.Table) -> dict[str, Any]:
+    """What a record says of the keys: where they were read, and enough to know them again."""
+    fact: dict[str, Any] = {"rows": keys.num_rows, "digest": entities_digest(keys)}
+    if isinstance(entities, Path | str):
+        path = (registry.project_root / entities).absolute()
+        inside = path.is_relative_to(registry.project_root)
+        fact["file"] = path.relative_to(registry.project_root).as_posix() if inside else str(path)
+    return fact
 
 
 def materialize_day(

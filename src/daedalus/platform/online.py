@@ -13,6 +13,7 @@ from daedalus.platform.records import recorded_run
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -94,7 +95,7 @@ def materialize_online(
     service: str,
     *,
     as_of: Instant = None,
-    entities: pa.Table | None = None,
+    entities: pa.Table | Path | str | None = None,
     prune: bool = False,
     options: RunOptions | None = None,
     progress: Callable[..., None] | None = None,
@@ -106,7 +107,7 @@ def materialize_online(
         registry: the project.
         service: its name; it says `serving_allowed: true`.
         as_of: the instant; None is now. Asked again for an instant, an interrupted load goes on.
-        entities: the keys to make the service's rows for; None is every one that the spine has.
+        entities: the keys to make the service's rows for, a table or a Parquet file; None is all that the spine has.
         prune: mark entities as deleted that the store has and the sources no longer have.
         options: settings for this run.
         progress: told how far the materialization is.

@@ -329,7 +329,7 @@ def day_records(
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for run in store.runs(service=service):
         for (stage, day), payload in store.days(run.run_id).items():
-            if payload.get("columns") and (stage, day) not in found:
+            if stage in _STAGE_FOLDERS and payload.get("columns") and (stage, day) not in found:
                 found[stage, day] = {"run_id": run.run_id, "stage": stage, "day": day, **payload}
     return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0] != "skeleton"))]
 

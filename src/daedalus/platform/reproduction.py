@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,22 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError, DefinitionError
-from daedalus.metadata.store import MetadataStore
 from daedalus.pipelines.operators import OperatorPipeline, Sink, SinkFormat
-from daedalus.pipelines.records import TrainingRunRecord, lake_pins
+from daedalus.pipelines.records import TrainingRunRecord
 from daedalus.platform.causes import Cause, CauseKind, input_causes, project_causes, without_repeats
 from daedalus.platform.records import metadata_store
+from daedalus.platform.remaking import DAY_STAGES, INSTANT_STAGE, remake_of
 from daedalus.platform.run_diff import compare_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daedalus.pipelines.executor import RunProgress
-    from daedalus.pipelines.settings import TrainingRunConfig
-    from daedalus.platform.registry import PlatformRegistry, RunOptions, Stages
+    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.remaking import Remake
     from daedalus.platform.run_diff import RunDiff
 
-_STAGES = ("skeleton", "enrich")
+_STAGES = (*DAY_STAGES, INSTANT_STAGE)
 #: Flags that say where and how fast, not what.
 _NOT_REPEATED = ("output_root", "day_workers", "ray_address", "ray_num_cpus", "sink")
 
@@ -128,6 +127,7 @@ def reproduce_run(
 
     Raises:
         DefinitionError: there is no such run, it recorded no finished day, or the service is gone.
+            A materialization for keys that no file holds.
     """
     store = metadata_store(registry, output_root)
     run = store.find(run_id)
@@ -142,10 +142,17 @@ def reproduce_run(
     with _folder(scratch) as folder:
         options = _options(registry, record, folder)
         config = registry.config(options)
-        pipeline = _into_parquet(registry.pipeline(record.service, config))
+        remake = remake_of(
+            record,
+            registry=registry,
+            pipeline=_into_parquet(registry.pipeline(record.service, config)),
+            config=config,
+            options=options,
+            progress=progress,
+        )
         causes = without_repeats(
             [
-                *_verified(registry, record, pipeline, config),
+                *_verified(remake),
                 *project_causes(registry, record, run.facts.get("git"), config),
             ]
         )
@@ -153,7 +160,7 @@ def reproduce_run(
         error = ""
         if not verify_only:
             try:
-                again = _run_again(registry, record, pipeline, config, options=options, progress=progress)
+                again = remake.run()
             except DaedalusError as problem:
                 error = str(problem)
         result = _compared(registry, record, again, causes, (store.root, folder))
@@ -202,59 +209,15 @@ def _into_parquet(pipeline: OperatorPipeline) -> OperatorPipeline:
     return dataclasses.replace(pipeline, operators=(*before, plain))
 
 
-def _verified(
-    registry: PlatformRegistry,
-    record: TrainingRunRecord,
-    pipeline: OperatorPipeline,
-    config: TrainingRunConfig,
-) -> list[Cause]:
-    from daedalus.pipelines.run_inputs import RunInputs
-
-    catalog = registry.facade(config).catalog
+def _verified(remake: Remake) -> list[Cause]:
+    registry, record, config = remake.registry, remake.record, remake.config
     found: list[Cause] = []
-    version = catalog.service(record.service).version
+    version = registry.facade(config).catalog.service(record.service).version
     if version != record.version:
         what = f"service {record.service} was version {record.version}, is {version}"
         found.append(Cause(kind=CauseKind.DEFINITIONS, what=what, decides=False))
-    pins = lake_pins(record.sources)
-    with contextlib.closing(RunInputs(pipeline, catalog, config, _dates(record), pins=pins)) as inputs:
-        return [*found, *input_causes(registry, record, inputs, config)]
-
-
-def _run_again(
-    registry: PlatformRegistry,
-    record: TrainingRunRecord,
-    pipeline: OperatorPipeline,
-    config: TrainingRunConfig,
-    *,
-    options: RunOptions,
-    progress: Callable[[RunProgress], None] | None,
-) -> TrainingRunRecord:
-    from daedalus.pipelines.executor import ExecutionRequest
-
-    days = _dates(record)
-    stages: Stages = "all" if any(day.stage == "enrich" for day in record.days) else "skeleton"
-    result = registry.run_recorded(
-        ExecutionRequest(
-            pipeline=pipeline,
-            run_config=config,
-            catalog=registry.facade(config).catalog,
-            target_dates=days,
-            stages=stages,
-            progress=progress,
-            pins=lake_pins(record.sources),
-        ),
-        kind="reproduce",
-        asked={"target_dates": [day.isoformat() for day in days], "stages": stages, **options.to_dict()},
-        facts={"reproduces": record.run_id},
-    )
-    store = MetadataStore(config.output_path)
-    return TrainingRunRecord.of(store.find(result.run_id), store)
-
-
-def _dates(record: TrainingRunRecord) -> tuple[dt.date, ...]:
-    days = {day.day for day in record.days if day.stage in _STAGES and day.content_hash}
-    return tuple(dt.date.fromisoformat(day) for day in sorted(days))
+    with remake.inputs() as inputs:
+        return [*found, *remake.causes(), *input_causes(registry, record, inputs, config)]
 
 
 def _compared(

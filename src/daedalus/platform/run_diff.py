@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import ExecutionError
-from daedalus.metadata.days import DayStore
+from daedalus.metadata.days import DayStore, InstantStore
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.records import TrainingRunRecord
 from daedalus.platform.records import metadata_store
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.records import TrainingDayRecord
     from daedalus.platform.registry import PlatformRegistry
 
-_FOLDERS = {"skeleton": "skeleton", "enrich": "enriched"}
+_FOLDERS = {"skeleton": "skeleton", "enrich": "enriched", "materialize": "materialized"}
 _PLACE = "__place"
 _TWIN = "__twin"
 
@@ -158,8 +158,9 @@ class _Side:
 
     def __init__(self, place: Path, record: TrainingDayRecord) -> None:
         self.record = record
-        days = DayStore(place / _FOLDERS[record.stage])
-        day = dt.date.fromisoformat(record.day)
+        folder = place / _FOLDERS[record.stage]
+        days: DayStore = InstantStore(folder) if record.stage == "materialize" else DayStore(folder)
+        day = _key(record)
         found = days.manifest(day)
         matches = found is not None and found.content_hash == record.content_hash
         self.manifest: DayManifest | None = found if matches else None
@@ -179,6 +180,13 @@ class _Side:
             for index, (name, _) in enumerate(self.manifest.files)
         ]
         return f"(SELECT * EXCLUDE (file_row_number) FROM ({' UNION ALL BY NAME '.join(parts)}))"
+
+
+def _key(record: TrainingDayRecord) -> dt.date:
+    """The day, or the naive instant of a materialization."""
+    if record.stage == "materialize":
+        return dt.datetime.fromisoformat(record.day).replace(tzinfo=None)
+    return dt.date.fromisoformat(record.day)
 
 
 def _compare_day(
