@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 #: Of the memory that aggregation may use, what versions may take beside it.
 _SHARE = 0.5
+#: So many chunks at once get their values where nothing is aggregated: each column's versions enter the cache once.
+_CHUNKS = 16
+#: Bytes of values that are made at once at most.
+_CHUNK_BYTES = 64 << 20
 
 
 def prepared_stream(
@@ -100,6 +104,10 @@ class LookupStream(DayStream):
                 found = FoundVersions(lookup, self._keyed, self._relations, left)
             left -= found.size
             self._found.append(found)
+        if not self._tail:
+            width = sum(found.width for found in self._found)
+            most = max(self._rows_per_chunk, int(_CHUNK_BYTES / max(width, 1)))
+            self._rows_per_chunk = min(self._rows_per_chunk * _CHUNKS, most)
 
     def drop(self) -> None:
         """Let go of the tables."""
@@ -222,6 +230,7 @@ class FoundVersions:
 
     Attributes:
         size: bytes that they take.
+        width: bytes that a row's values take, more or less.
     """
 
     def __init__(self, lookup: Lookup, keyed: KeyedRows, relations: DayRelations, memory: int) -> None:
@@ -239,6 +248,7 @@ class FoundVersions:
         ttl = lookup.operator.ttl_seconds
         self._alive = -1 if ttl is None else relations.context.tick.of(ttl)
         self.size = _size(versions)
+        self.width = versions.values.nbytes / (count + 1)
 
     def values(self, places: slice | NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
         """The looked-up columns of the rows at these places, by the names that the join gives them."""
