@@ -164,14 +164,14 @@ class DayStore:
         stamped = asdict(manifest) | {"written_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
         (folder / MANIFEST_NAME).write_text(DayManifest(**stamped).to_json())
         for file in folder.iterdir():
-            _sync(file)
-        _sync(folder)
+            flush(file)
+        flush(folder)
         final = self.path(day)
         aside = self.root / f".old-{self.partition}={day.isoformat()}-{uuid.uuid4().hex[:8]}"
         if final.exists():
             final.rename(aside)
         folder.rename(final)
-        _sync(self.root)
+        flush(self.root)
         shutil.rmtree(aside, ignore_errors=True)
 
     def discard(self, folder: Path) -> None:
@@ -212,7 +212,8 @@ class InstantStore(DayStore):
         return sorted(found)
 
 
-def _sync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file's content, or a folder's entries, on the disk itself."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

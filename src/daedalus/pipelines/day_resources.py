@@ -35,7 +35,7 @@ def day_resources(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, 
     limit = _setting(connection, "memory_limit")
     if limit:
         connection.execute(f"SET memory_limit = '{int(limit * DUCKDB_SHARE)}B'")
-    own = settings.get("temp_directory") and _text(connection, "temp_directory")
+    own = _text(connection, "temp_directory")
     folder = Path(tempfile.mkdtemp(prefix="daedalus-rows-", dir=own or None))
     most = _setting(connection, "max_temp_directory_size") if "max_temp_directory_size" in settings else 0
     try:

@@ -13,7 +13,6 @@ import datetime as dt
 import json
 import os
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -36,6 +35,7 @@ from daedalus.pipelines.operators import (
 )
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.run_sources import is_run_relation
+from daedalus.pipelines.scratch import scratch_folder, sweep
 from daedalus.sql.identifiers import quote_literal
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.operators import AnyOperator
 
 CACHE_FOLDER = ".cache"
+_PARTS = ".parts-"
 #: More rows than adjacent days have; `__row` is the day's number times this, plus a number that rises in the day.
 ROWS_PER_DAY = 1 << 40
 _KEPT_SECONDS = 86_400
@@ -160,7 +161,7 @@ class HistoryCache:
             self.make(run)
         paths = [self.path(one) for one in days]
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone, or another user's
                 os.utime(path)
         return paths
 
@@ -176,10 +177,14 @@ class HistoryCache:
         return self._folder / f"history-{day.isoformat()}-{self._identities[day]}.parquet"
 
     def sweep(self, used: Iterable[dt.date]) -> None:
-        """Remove files that no target day of `used` reads and no other run has read for a day."""
+        """Remove files that no target day of `used` reads and no other run has read for a day.
+
+        And what killed runs had not finished.
+        """
+        sweep(self._folder, _PARTS)
         wanted = {self.path(one).name for day in used for one in self.event_days(day)}
         for path in self._folder.glob("history-*.parquet"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 if path.name not in wanted and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                     path.unlink()
 
@@ -217,8 +222,10 @@ class HistoryCache:
         Raises:
             NotExactError: a column's type does not survive the files.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with duckdb_session(self._context.config.duckdb_settings()) as connection:
+        with (
+            scratch_folder(self._folder, _PARTS) as parts,
+            duckdb_session(self._context.config.duckdb_settings()) as connection,
+        ):
             for together in self._portions(days, connection):
                 relations = DayRelations(self._context_of(together), connection)
                 for operator in relations.context.pipeline:
@@ -226,7 +233,7 @@ class HistoryCache:
                 # Named after the sources as the run saw them: they must not have changed on the way here.
                 self._context.sources.verify_unchanged()
                 for day in together:
-                    self._write(day, relations)
+                    self._write(day, relations, parts)
 
     def _context_of(self, days: Sequence[dt.date]) -> DayContext:
         """Adjacent event days as if they were one."""
@@ -242,7 +249,7 @@ class HistoryCache:
         size = max(1, len(days) * _ROWS_AT_ONCE // max(rows, 1))
         return [days[start : start + size] for start in range(0, len(days), size)]
 
-    def _write(self, day: dt.date, relations: DayRelations) -> None:
+    def _write(self, day: dt.date, relations: DayRelations, parts: Path) -> None:
         tick = dataclasses.replace(self._context, day=day).tick
         number = (day - dt.date(1970, 1, 1)).days
         rows = (
@@ -251,15 +258,13 @@ class HistoryCache:
             f"WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} ORDER BY {ROW}"
         )
         final = self.path(day)
-        # Workers of several hosts share the folder, and may share process ids.
-        part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}")
+        part = parts / final.name
         relations.graph.execute(
             f"COPY ({rows}) TO {quote_literal(str(part))} (FORMAT parquet, COMPRESSION lz4_raw)",
             self.chain.relation,
         )
         written = relations.graph.execute(f"DESCRIBE SELECT * FROM {files_sql([part])}", self.chain.relation)
         if {row[0]: row[1] for row in written.fetchall()} != relations.graph.types(self.chain.relation):
-            part.unlink()
             raise NotExactError
         with part.open("rb") as file:
             os.fsync(file.fileno())

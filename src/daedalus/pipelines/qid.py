@@ -5,12 +5,12 @@ An operational id: it depends on the order in which runs met the sessions, so it
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from daedalus.errors import ExecutionError
+from daedalus.metadata.days import flush
 from daedalus.sql.identifiers import quote_ident, quote_literal
 
 if TYPE_CHECKING:
@@ -60,14 +60,6 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
     import polars as pl
 
     path = map_path(output_root)
-    try:
-        output_root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExecutionError(
-            f"the output root cannot be made: {error.strerror or error}",
-            where=str(output_root),
-            hint="Set output_root to a folder that can be written",
-        ) from error
     with _locked(path):
         known = _read(path)
         grown = known
@@ -80,10 +72,27 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
             numbered = fresh.with_columns((pl.int_range(pl.len(), dtype=pl.Int64) + first).alias("qid"))
             grown = pl.concat([grown, numbered.select("session", "qid")])
         if grown.height > known.height:
-            part = path.with_name(f".{path.name}.{os.getpid()}")
-            grown.write_parquet(part, compression="zstd")
-            part.replace(path)
+            _commit(grown, path)
         return grown.height - known.height
+
+
+def _commit(grown: pl.DataFrame, path: Path) -> None:
+    """Put the grown map in the place of the old one, on the disk itself: a number that was given is never given again."""
+    import polars as pl
+
+    part = path.with_name(f".{path.name}.new")  # whoever holds the lock may write over what a killed run left
+    try:
+        grown.write_parquet(part, compression="zstd")
+        flush(part)
+        part.replace(path)
+        flush(path.parent)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        part.unlink(missing_ok=True)
+        raise ExecutionError(
+            f"the session map cannot be written: {error}",
+            where=str(path),
+            hint="Free space or fix the permissions, then run again; the map is as it was",
+        ) from error
 
 
 class DenseNumbers:
@@ -138,13 +147,20 @@ def _locked(path: Path) -> AbstractContextManager[None]:
 
     @contextlib.contextmanager
     def hold() -> Iterator[None]:
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path.with_name(f".{path.name}.lock"))
             lock.acquire(timeout=LOCK_SECONDS)
         except Timeout:
             raise ExecutionError(
                 "another run is numbering sessions", where=str(path), hint="Try again when it is done"
             ) from None
+        except OSError as error:
+            raise ExecutionError(
+                f"the output root cannot be written: {error.strerror or error}",
+                where=str(path.parent),
+                hint="Set output_root to a folder that can be written",
+            ) from error
         try:
             yield
         finally:
