@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from pipelines.materializing import materialize
 from support.backends import DuckLake, ObjectStore, Parquet, Postgres
 from support.project import Project, write_project
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from daedalus.pipelines.materialize_run import MaterializationResult
     from support.project import Run
     from support.servers import PostgresServer, S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sources")]
 
 DAYS = ["2026-05-01", "2026-05-02"]
+INSTANT = "2026-05-02T12:00"
 START = dt.datetime.fromisoformat("2026-05-01")
 
 VIEWS: list[dict[str, Any]] = [
@@ -137,10 +140,22 @@ def project_over(root: Path, backends: dict[str, Any]) -> Project:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run over local Parquet."""
+def local_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project over local Parquet."""
     root = tmp_path_factory.mktemp("local")
-    return project_over(root, dict.fromkeys(tables(), Parquet(root))).run("s", DAYS)
+    return project_over(root, dict.fromkeys(tables(), Parquet(root)))
+
+
+@pytest.fixture(scope="module")
+def local(local_project: Project) -> Run:
+    """Its run."""
+    return local_project.run("s", DAYS)
+
+
+@pytest.fixture(scope="module")
+def local_instant(local_project: Project) -> MaterializationResult:
+    """Its materialization."""
+    return materialize(local_project, "s", INSTANT)
 
 
 def test_the_local_run_has_rows_to_compare(local: Run) -> None:
@@ -166,6 +181,7 @@ BACKENDS = [
 def test_a_backend_gives_the_same_bytes(
     name: str,
     local: Run,
+    local_instant: MaterializationResult,
     tmp_path: Path,
     s3_server: S3Server,
     postgres_server: PostgresServer,
@@ -193,6 +209,13 @@ def test_a_backend_gives_the_same_bytes(
         }
     else:
         backends = dict.fromkeys(tables(), made[name]())
-    run = project_over(tmp_path, backends).run("s", DAYS)
+    project = project_over(tmp_path, backends)
+    run = project.run("s", DAYS)
     assert run.hashes == local.hashes
     assert [run.files(day) for day in DAYS] == [local.files(day) for day in DAYS]
+    instant = materialize(project, "s", INSTANT)
+    assert (instant.row_count, instant.content_hash) == (
+        local_instant.row_count,
+        local_instant.content_hash,
+    )
+    assert instant.row_count == 77

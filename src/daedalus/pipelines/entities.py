@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ def write_entities(
         DefinitionError: `asked` lacks a key.
         ExecutionError: reading failed, or nothing was seen yet: the time is most likely a mistake.
     """
+    import duckdb
+
     view = context.catalog.view(plan.view)
     of_candidates = replace(context, pipeline=plan.candidates, as_of=as_of)
     with duckdb_session(context.config.duckdb_settings()) as connection:
@@ -85,6 +88,9 @@ def write_entities(
             plan.relation,
         )
         found = graph.execute("FROM __entities.main.entities LIMIT 1", plan.relation).fetchall()
+        # A source may have begun a transaction at its snapshot, and a file with work in one cannot be let go.
+        with contextlib.suppress(duckdb.TransactionException):
+            connection.commit()
         connection.execute("DETACH __entities")
     if not found:
         raise ExecutionError(
