@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import json
 import os
 import time
@@ -33,7 +34,6 @@ from daedalus.pipelines.operators import (
     Scan,
     TimeRange,
 )
-from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.pipelines.scratch import scratch_folder, sweep
 from daedalus.sql.identifiers import quote_literal
@@ -199,12 +199,18 @@ class HistoryCache:
                 sources[scan.name] = context.sources.run_identity(scan.source_ref)
         views = {scan.source_ref for scan in scans if not is_run_relation(scan.source_ref)}
         made_from = {
-            "pipeline": pipeline_to_yaml(self._pipeline(0.0)),
+            "pipeline": self._pipeline_text,
             "views": {name: repr(context.catalog.view(name)) for name in sorted(views)},
             "sources": sources,
             "ticks": context.ticks_per_second,
         }
         return xxhash.xxh3_64(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
+    def _pipeline_text(self) -> str:
+        """What makes the rows, whichever day's they are; YAML of it would take longer than a small day."""
+        pipeline = self._pipeline(0.0)
+        return repr((pipeline.service, pipeline.version, pipeline.operators))
 
     def _pipeline(self, lookback_seconds: float) -> OperatorPipeline:
         operators = tuple(

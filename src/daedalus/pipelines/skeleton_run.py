@@ -6,6 +6,7 @@ import calendar
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError, ExecutionError, SourceError
@@ -166,6 +167,10 @@ class SkeletonRun:
             HistoryCache(self._context(days[0]), chain).sweep(days)
         return [results[day] for day in days]
 
+    @functools.cached_property
+    def _pipeline_text(self) -> str:
+        return pipeline_to_yaml(_rows_alone(self._pipeline))
+
     def fingerprint(self, day: dt.date) -> dict[str, Any]:
         """What the day is made from, as plain data."""
         sources: dict[str, Any] = {}
@@ -177,7 +182,7 @@ class SkeletonRun:
         views = scanned_views(self._pipeline)
         snapshots = self._sources.database_snapshots(views)
         return {
-            "pipeline": pipeline_to_yaml(_rows_alone(self._pipeline)),
+            "pipeline": self._pipeline_text,
             "views": {name: _view_text(self._catalog, name) for name in views},
             "sources": sources,
             **({"snapshots": snapshots} if snapshots else {}),
