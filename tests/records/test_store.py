@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import multiprocessing
 import os
 import signal
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -140,10 +143,31 @@ def test_another_process_with_the_same_number_is_another_one() -> None:
     here = ProcessMark.here()
     assert here.is_alive(None)
     assert not ProcessMark(host=here.host, pid=here.pid, started=here.started - 100).is_alive(None)
+    assert not replace(here, born="another boot/1").is_alive(None)
     elsewhere = ProcessMark(host="elsewhere", pid=here.pid, started=here.started)
     assert elsewhere.is_alive(time.time())
     assert not elsewhere.is_alive(0.0)
     assert not elsewhere.is_alive(None)
+
+
+def test_a_clock_that_was_set_back_ends_no_run_and_hides_none(
+    store: MetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The system derives a process's start from the clock: set back by an hour, everything began an hour earlier.
+    assert replace(ProcessMark.here(), started=ProcessMark.here().started + 3600).is_alive(None)
+    first = store.begin("train", service="s")
+
+    class SetBack(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+            return dt.datetime.now(tz) - dt.timedelta(hours=1)
+
+    monkeypatch.setattr("daedalus.metadata.store.dt", SimpleNamespace(datetime=SetBack, UTC=dt.UTC))
+    store.finish(first, RunStatus.SUCCEEDED)
+    second = store.begin("train", service="s")
+    assert store.find("latest").run_id == second
+    assert [run.run_id for run in store.runs()] == [second, first]
+    assert store.find(first).seconds == 0.0
 
 
 def test_a_newer_file_is_refused_and_left_alone(store: MetadataStore) -> None:

@@ -62,8 +62,9 @@ class RecordFile:
             with FileLock(self._root / LOGS_FOLDER / ".create.lock"):
                 if self.path.exists():
                     return
+                for left in self._root.glob(f".{FILE_NAME}.*"):  # of one that was killed here
+                    left.unlink()
                 part = self._root / f".{FILE_NAME}.{os.getpid()}.new"
-                part.unlink(missing_ok=True)
                 with contextlib.closing(sqlite3.connect(part)) as connection:
                     connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
                     connection.execute("PRAGMA journal_mode = WAL")

@@ -80,11 +80,11 @@ class StoredRun:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None without an end."""
+        """How long it took; None without an end. Not less than nothing, should the clock have been set back."""
         if not self.ended_at:
             return None
         span = dt.datetime.fromisoformat(self.ended_at) - dt.datetime.fromisoformat(self.started_at)
-        return span.total_seconds()
+        return max(0.0, span.total_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,14 +212,14 @@ class MetadataStore:
     # ------------------------------------------------------------------ reading
 
     def runs(self, *, service: str = "", kind: str = "", limit: int | None = None) -> list[StoredRun]:
-        """The runs, newest first; those of a service or kind alone where one is given."""
+        """The runs, newest first, whatever the clock said; those of a service or kind alone where one is given."""
         if not self.path.exists():
             return []
         clauses = [f"{name} = ?" for name, value in (("service", service), ("kind", kind)) if value]
         where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
         with self._file.connected() as connection:
             rows = connection.execute(
-                f"SELECT * FROM runs {where} ORDER BY started_at DESC, rowid DESC LIMIT ?",
+                f"SELECT * FROM runs {where} ORDER BY rowid DESC LIMIT ?",
                 (*(value for value in (service, kind) if value), -1 if limit is None else limit),
             ).fetchall()
             return [self._stored(connection, row) for row in rows]
@@ -261,6 +261,17 @@ class MetadataStore:
         return dict(
             sorted(found.items(), key=lambda item: (item[0][1], item[0][0] != "skeleton", item[0][0]))
         )
+
+    def recorded_days(self, service: str) -> frozenset[tuple[str, str, str]]:
+        """(stage, day, content hash) of the days of a service that a run recorded with their columns' statistics."""
+        with self._file.connected() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT name, json_extract(payload, '$.content_hash') FROM events JOIN runs USING (run_id) "
+                "WHERE service = ? AND events.kind = 'day' AND json_extract(payload, '$.columns') NOT IN ('{}', '')",
+                (service,),
+            ).fetchall()
+        found = ((*name.partition("/"), content_hash) for name, content_hash in rows)
+        return frozenset((stage, day, str(content_hash)) for stage, _, day, content_hash in found)
 
     def notes(self, run_id: str, kind: str = "") -> list[RunEvent]:
         """The notes of a run, oldest first; those of one kind where it is given."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
+import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Protocol
@@ -100,7 +102,16 @@ _received: list[SharedWork] = []
 
 
 def _receive(shared: SharedWork) -> None:
+    threading.Thread(target=_end_with_parent, name="daedalus-parent", daemon=True).start()
     _received.append(shared)
+
+
+def _end_with_parent() -> None:
+    """A worker whose run was killed would hold its day against the run that goes on, and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(work: Work) -> Done:

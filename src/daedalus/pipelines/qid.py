@@ -77,7 +77,7 @@ def number_sessions(output_root: Path, sessions_by_day: Iterable[pa.Table]) -> i
 
 
 def _commit(grown: pl.DataFrame, path: Path) -> None:
-    """Put the grown map in the place of the old one, on the disk itself: a number that was given is never given again."""
+    """Put the grown map in the place of the old one, on the disk itself: no number is ever given twice."""
     import polars as pl
 
     part = path.with_name(f".{path.name}.new")  # whoever holds the lock may write over what a killed run left

@@ -50,11 +50,13 @@ class RunRecorder:
         self.store = store
         self.run_id = run_id
         self.log = store.log(run_id)
+        self._service = service
         self._root = config.output_path / service
         self._roots = (config.source_root, str(config.project_root))
         self._told = 0.0
         self._stage_since = time.monotonic()
         self._fingerprints: dict[tuple[str, str], dict[str, Any]] = {}
+        self._recorded: frozenset[tuple[str, str, str]] | None = None
 
     def facts(self, **facts: Any) -> None:
         """Record what is known of the run only now; said twice, the later value wins."""
@@ -100,9 +102,20 @@ class RunRecorder:
         )
         payload = dict(known)
         if manifest is not None and (stage, day) not in self._fingerprints:
-            payload |= day_payload(manifest, self._roots, columns=known.get("state") == "written")
+            payload |= day_payload(
+                manifest,
+                self._roots,
+                columns=known.get("state") == "written"
+                or self._is_unrecorded(stage, day, manifest.content_hash),
+            )
             self._fingerprints[stage, day] = manifest.fingerprint
         self.store.append_day(self.run_id, stage, day, payload)
+
+    def _is_unrecorded(self, stage: str, day: str, content_hash: str) -> bool:
+        """Whether the run that wrote a day did not come to record it."""
+        if self._recorded is None:
+            self._recorded = self.store.recorded_days(self._service)
+        return (stage, day, content_hash) not in self._recorded
 
     def record_days(self, result: ExecutionResult) -> None:
         """Record every day of a finished run, what the days were made from, and their sums."""
@@ -292,7 +305,11 @@ def show_run(
 ) -> dict[str, Any]:
     """One run as plain data: its record, and the notes that others left."""
     store = metadata_store(registry, output_root)
-    run = store.find(run_id)
+    return stored_run(store, store.find(run_id))
+
+
+def stored_run(store: MetadataStore, run: StoredRun) -> dict[str, Any]:
+    """A run of the store as plain data: its record, and the notes that others left."""
     record = TrainingRunRecord.of(run, store)
     notes = [{"at": note.at, "kind": note.name, **note.payload} for note in store.notes(run.run_id)]
     return record.to_dict() | {"seconds": run.seconds, "notes": notes, "log": str(store.log(run.run_id).path)}
