@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,14 +18,16 @@ import pyarrow as pa
 from daedalus.pipelines.day_counts import NULL_KEY
 from daedalus.pipelines.day_relations import DayRelations
 from daedalus.pipelines.day_stream import DayStream
+from daedalus.pipelines.lookup_held import MemoryShare, TooManyVersionsError
 from daedalus.pipelines.lookup_kernels import best_so_far, find_versions, starts_of
+from daedalus.pipelines.lookup_keys import KeyedRows
 from daedalus.pipelines.lookup_plan import LookupPlan
-from daedalus.pipelines.lookup_versions import TooManyVersionsError, VersionReader
-from daedalus.pipelines.operators import ROW, TICK
+from daedalus.pipelines.lookup_versions import VersionReader
+from daedalus.pipelines.operators import ROW
 from daedalus.storage.embedding_kernels import compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     import duckdb
     from numpy.typing import NDArray
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from daedalus.pipelines.day_aggregates import Resources
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.lookup_plan import Lookup
-    from daedalus.pipelines.lookup_versions import Versions
-    from daedalus.pipelines.relation_graph import RelationGraph
 
 #: Of the memory that aggregation may use, what versions may take beside it.
 _SHARE = 0.5
@@ -84,7 +84,7 @@ class LookupStream(DayStream):
         relations.keep_too(plan.rows)
         super().__init__(inner, relations, resources)
         self._plan = plan
-        self._memory = int(resources.memory * _SHARE)
+        self._memory = MemoryShare(int(resources.memory * _SHARE))
         self._found: list[FoundVersions] = []
         self._threads = int(resources.duckdb_config.get("threads") or os.cpu_count() or 1)
 
@@ -95,15 +95,13 @@ class LookupStream(DayStream):
             TooManyVersionsError: they do not fit into memory.
         """
         super().prepare()
+        lookups = [lookup for lookup in self._plan.lookups if lookup.columns]
         keys = [tuple(left for left, _ in one.operator.on) for one in self._plan.lookups]
         with self._context.profile.shared(self._plan.rows, "keys"):
             self._keyed = KeyedRows(self._graph, self._plan.rows, keys)
-        left = self._memory
-        for lookup in self._plan.lookups:
+        for lookup in lookups:
             with self._context.profile.shared(lookup.operator.name, "versions"):
-                found = FoundVersions(lookup, self._keyed, self._relations, left)
-            left -= found.size
-            self._found.append(found)
+                self._found.append(FoundVersions(lookup, self._keyed, self._relations, self._memory))
         if not self._tail:
             width = sum(found.width for found in self._found)
             most = max(self._rows_per_chunk, int(_CHUNK_BYTES / max(width, 1)))
@@ -139,86 +137,6 @@ class LookupStream(DayStream):
         return self._plan.held.beside(chunk, values)
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """One set of key columns, over all rows.
-
-    Attributes:
-        codes: per row the number of its key; -1 where a part of it is NULL.
-        distinct: one row per number, columns `k0`, `k1` ... and `code`.
-    """
-
-    codes: NDArray[np.int64]
-    distinct: pa.Table
-
-
-class KeyedRows:
-    """Positions, times and keys of a kept relation's rows.
-
-    Args:
-        graph: reads them.
-        relation: its name.
-        keys: sets of key columns.
-    """
-
-    def __init__(self, graph: RelationGraph, relation: str, keys: Sequence[tuple[str, ...]]) -> None:
-        names = list(dict.fromkeys(name for one in keys for name in one))
-        graph.keep(relation)
-        rows = graph.arrow(relation, [name for name in names if name not in (ROW, TICK)] + [ROW, TICK])
-        self.rows: NDArray[np.int64] = rows[ROW].to_numpy()
-        # A row without a time finds nothing.
-        self.times: NDArray[np.int64] = rows[TICK].fill_null(np.iinfo(np.int64).min).to_numpy()
-        self.nulls = {name: rows[name].null_count for name in names}
-        self._keys = {one: _numbered(rows, one) for one in dict.fromkeys(keys)}
-
-    def keys(self, names: tuple[str, ...]) -> Keys:
-        """The rows' keys of these columns."""
-        return self._keys[names]
-
-    def places(self, rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-        """Where rows with these positions stand."""
-        if not len(rows):
-            return slice(0, 0)
-        first, last = np.searchsorted(self.rows, rows[[0, -1]])
-        if last - first + 1 == len(rows):
-            return slice(int(first), int(last) + 1)
-        return np.searchsorted(self.rows, rows)
-
-
-def _numbered(rows: pa.Table, names: tuple[str, ...]) -> Keys:
-    """Number the distinct keys, column by column."""
-    known: NDArray[np.bool_] = np.ones(rows.num_rows, np.bool_)
-    codes: NDArray[np.int64] = np.zeros(0, np.int64)
-    parts: list[pa.Array] = []
-    for name in names:
-        encoded = _encoded(rows[name])
-        numbers = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
-        known &= rows[name].is_valid().to_numpy()
-        if not parts:
-            codes, parts = numbers, [encoded.dictionary]
-            continue
-        size = len(encoded.dictionary)
-        pairs = _encoded(pa.chunked_array([pa.array(codes * size + numbers)]))
-        codes = pairs.indices.to_numpy().astype(np.int64)
-        both = pairs.dictionary.to_numpy()
-        parts = [part.take(pa.array(both // size)) for part in parts]
-        parts.append(encoded.dictionary.take(pa.array(both % size)))
-    columns = {f"k{n}": part for n, part in enumerate(parts)}
-    distinct = pa.table(columns | {"code": pa.array(np.arange(len(parts[0]), dtype=np.int64))})
-    return Keys(np.where(known, codes, -1), distinct)
-
-
-def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    whole = column.combine_chunks()
-    if isinstance(whole, pa.ChunkedArray):
-        whole = whole.chunk(0) if whole.num_chunks else pa.array([], whole.type)
-    encoded = whole.dictionary_encode()
-    if len(encoded.dictionary) == 0:  # all NULL: one key that nothing has
-        nothing = pa.nulls(1, encoded.dictionary.type)
-        return pa.DictionaryArray.from_arrays(encoded.indices, nothing)
-    return encoded
-
-
 class FoundVersions:
     """One lookup, ready to be searched.
 
@@ -226,17 +144,18 @@ class FoundVersions:
         lookup: what to look up.
         keyed: the rows.
         relations: reads the versions.
-        memory: bytes that they may take.
+        memory: what they take is taken from it.
 
     Attributes:
-        size: bytes that they take.
         width: bytes that a row's values take, more or less.
     """
 
-    def __init__(self, lookup: Lookup, keyed: KeyedRows, relations: DayRelations, memory: int) -> None:
+    def __init__(
+        self, lookup: Lookup, keyed: KeyedRows, relations: DayRelations, memory: MemoryShare
+    ) -> None:
         self.name = lookup.operator.name
         keys = keyed.keys(tuple(left for left, _ in lookup.operator.on))
-        versions = VersionReader(lookup, keys.distinct, keyed.times, relations, memory).read()
+        versions = VersionReader(lookup, keys, keyed.times, relations, memory).read()
         self._codes = keys.codes
         self._times = keyed.times
         self._versions = versions
@@ -247,7 +166,6 @@ class FoundVersions:
         compiled(best_so_far)(versions.codes, versions.ticks, versions.ranks, self._best)
         ttl = lookup.operator.ttl_seconds
         self._alive = -1 if ttl is None else relations.context.tick.of(ttl)
-        self.size = _size(versions)
         self.width = versions.values.nbytes / (count + 1)
 
     def values(self, places: slice | NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
@@ -266,7 +184,3 @@ class FoundVersions:
         )
         taken = self._versions.values.take(pa.array(found))
         return dict(zip(taken.column_names, taken.columns, strict=True))
-
-
-def _size(versions: Versions) -> int:
-    return int(versions.values.nbytes) + 40 * len(versions.codes)

@@ -11,21 +11,67 @@ import numpy as np
 
 
 def may_be_found(  # noqa: PLR0917
-    codes: Any, ticks: Any, available: Any, low: int, newest: Any, wanted: Any
-) -> None:
-    """Mark the versions that a row at `low` or later can find; `newest` learns each key's newest time before.
+    codes: Any, ticks: Any, available: Any, low: int, high: int, newest: Any
+) -> int:
+    """Count the versions that a row from `low` to `high` can find; the code of each other one becomes -1.
 
-    What was available before `low` is found only when none of its key is newer. Versions that come later may show
-    that one marked earlier is not the newest: call it again over what was kept.
+    What was available before `low` is found only when none of its key is newer; `newest` learns each key's newest
+    time from before `low`. Versions that come later may show that one counted earlier is not the newest: call it
+    again over what was kept.
+    """
+    found = 0
+    for i in range(codes.size):
+        code = codes[i]
+        if code < 0:
+            continue
+        if available[i] >= low:
+            if available[i] >= high:
+                codes[i] = -1
+                continue
+        elif ticks[i] < newest[code]:
+            codes[i] = -1
+            continue
+        else:
+            newest[code] = ticks[i]
+        found += 1
+    return found
+
+
+def order_by_code(codes: Any, available: Any, starts: Any, order: Any) -> bool:
+    """Write the places of codes that are not negative into `order`, by (code, available).
+
+    Args:
+        codes: any order.
+        available: beside them.
+        starts: zeros, one more than there are codes.
+        order: as many as there are places.
+
+    Returns:
+        False where the times of the codes are so far from ascending that another way is quicker.
     """
     for i in range(codes.size):
-        if available[i] >= low:
-            wanted[i] = True
-            continue
+        if codes[i] >= 0:
+            starts[codes[i] + 1] += 1
+    for code in range(starts.size - 1):
+        starts[code + 1] += starts[code]
+    for i in range(codes.size):
         code = codes[i]
-        wanted[i] = ticks[i] >= newest[code]
-        if wanted[i]:
-            newest[code] = ticks[i]
+        if code >= 0:
+            order[starts[code]] = i
+            starts[code] += 1
+    # Places of one code were entered in order of `i`; versions are mostly read in order of their time.
+    moves = 8 * order.size
+    for at in range(1, order.size):
+        place = order[at]
+        to = at
+        while to > 0 and codes[order[to - 1]] == codes[place] and available[order[to - 1]] > available[place]:
+            order[to] = order[to - 1]
+            to -= 1
+            moves -= 1
+            if moves < 0:
+                return False
+        order[to] = place
+    return True
 
 
 def best_so_far(codes: Any, ticks: Any, ranks: Any, best: Any) -> None:

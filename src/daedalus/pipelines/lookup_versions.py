@@ -1,7 +1,8 @@
 """The versions of a view that some row of a day can find, read as a stream and held in memory.
 
-The last days are read first: a key that has a version there from before the day's rows needs no older one. Where
-versions are daily snapshots, the rest of the source is not read at all.
+Where a view has few versions per key they are all read, and their keys are numbered beside DuckDB. Otherwise DuckDB
+joins them to the keys, the last days first: a key that has a version there from before the day's rows needs no
+older one. Where versions are daily snapshots, the rest of the source is not read at all.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from daedalus.pipelines.lookup_kernels import may_be_found, tied
+from daedalus.pipelines.lookup_held import HeldVersions, Part
+from daedalus.pipelines.lookup_kernels import tied
 from daedalus.pipelines.operator_sql import column_sql
 from daedalus.pipelines.operators import TICK
 from daedalus.pipelines.visibility import created_ticks
 from daedalus.sql.identifiers import quote_ident
-from daedalus.storage.embedding_kernels import compiled
 from daedalus.storage.sources.base import TickRange
 
 if TYPE_CHECKING:
@@ -28,21 +29,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daedalus.pipelines.day_relations import DayRelations
+    from daedalus.pipelines.lookup_held import MemoryShare
+    from daedalus.pipelines.lookup_keys import Keys
     from daedalus.pipelines.lookup_plan import Lookup
+    from daedalus.storage.embedding_index import IdIndex
 
 _BATCH_ROWS = 131_072
-#: Fewer held versions are not worth sifting again.
-_SIFTED = 500_000
 #: With fewer versions per key, reading all of them at once is cheaper than reading twice.
 _MANY = 8
 #: How far before the day's first row the first reading goes.
 _RECENT_US = 2 * 86_400_000_000
-_CODE, _AVAILABLE, _RANK = "__code", "__available", "__rank"
+_KEY, _CODE, _AVAILABLE, _RANK = "__key", "__code", "__available", "__rank"
 _EARLIEST = np.iinfo(np.int64).min
-
-
-class TooManyVersionsError(Exception):
-    """The versions that a day can find do not fit into the memory that it may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +61,30 @@ class Versions:
     ranks: NDArray[np.int64]
     values: pa.Table
 
+    @property
+    def size(self) -> int:
+        """Bytes that they take, and what finds them."""
+        return int(self.values.nbytes) + 40 * len(self.codes)
+
 
 class VersionReader:
     """Reads the versions of one lookup.
 
     Args:
         lookup: what to look up.
-        keys: the distinct keys of the rows, and their `code`.
+        keys: of the rows.
         times: of the rows, in ticks.
         relations: the day's.
-        memory: bytes that the versions may take.
+        memory: what the versions take is taken from it.
     """
 
     def __init__(
-        self, lookup: Lookup, keys: pa.Table, times: NDArray[np.int64], relations: DayRelations, memory: int
+        self,
+        lookup: Lookup,
+        keys: Keys,
+        times: NDArray[np.int64],
+        relations: DayRelations,
+        memory: MemoryShare,
     ) -> None:
         self._lookup = lookup
         self._name = lookup.operator.name
@@ -87,7 +95,6 @@ class VersionReader:
         self._low = int(times.min()) if len(times) else 0
         self._high = int(times.max()) if len(times) else 0
         self._reader = relations.scan_rows(lookup.scan)[1]
-        self._newest: NDArray[np.int64] = np.full(keys.num_rows, _EARLIEST, np.int64)
 
     def read(self) -> Versions:
         """The versions.
@@ -95,89 +102,113 @@ class VersionReader:
         Raises:
             TooManyVersionsError: they take more memory than they may.
         """
-        recent, older = self._parts()
-        table = self._streamed(recent, self._keys)
-        seen = self._newest != _EARLIEST
-        if older is not None and not seen.all():
-            others = self._keys.filter(pa.array(~seen)) if seen.any() else self._keys
-            table = pa.concat_tables([table, self._streamed(older, others)])
-        table = table.combine_chunks()
-        codes, ticks = _numbers(table, _CODE), _numbers(table, TICK)
-        order = np.lexsort((ticks, codes))
-        among_equals = tied(codes[order], ticks[order])
-        if among_equals.any():
-            table = self._with_ranks(table, order[among_equals])
-        return self._sorted(table)
+        between = (self._low, self._high)
+        held = HeldVersions(self._name, self._keys.distinct.num_rows, between, self._memory)
+        (recent, older), index = self._parts()
+        self._stream(held, recent, self._keys.distinct, index)
+        unseen = held.unseen()
+        if older is not None and unseen.any():
+            keys = self._keys.distinct
+            self._stream(held, older, keys if unseen.all() else keys.filter(pa.array(unseen)), None)
+        versions = self._sorted(held)
+        self._memory.use(self._name, versions.size)
+        return versions
 
-    def _parts(self) -> tuple[TickRange, TickRange | None]:
-        """The parts of the view's time to read, one after the other."""
+    def _parts(self) -> tuple[tuple[TickRange, TickRange | None], IdIndex | None]:
+        """The parts of the view's time to read, one after the other, and what numbers keys beside SQL."""
         context, operator = self._relations.context, self._lookup.operator
         whole = context.time_range(self._lookup.scan) or TickRange()
         low_us = self._low * 1_000_000 // context.ticks_per_second
         cut = low_us - math.ceil(operator.delay_seconds * 1_000_000) - _RECENT_US
         if (whole.low_us is not None and whole.low_us >= cut) or not cut > _EARLIEST // 2:
-            return whole, None
-        if (whole.high_us is not None and whole.high_us <= cut) or self._at_once():
-            return whole, None
-        return replace(whole, low_us=cut), replace(whole, high_us=cut)
+            return (whole, None), None
+        few = self._has_few()
+        if (whole.high_us is not None and whole.high_us <= cut) or few or not self._reader.view.source.path:
+            # Each reading of a database is a query of its own.
+            return (whole, None), self._index() if few else None
+        return (replace(whole, low_us=cut), replace(whole, high_us=cut)), None
 
-    def _at_once(self) -> bool:
-        """Whether to read the view once: a database, or files with few versions for each key that is asked for."""
+    def _has_few(self) -> bool:
+        """Whether files hold few versions for each key that is asked for; of a database nobody knows beforehand."""
         if not self._reader.view.source.path:
-            return (
-                True  # each reading is a query of its own, and nobody knows beforehand how many rows it finds
-            )
+            return False
         sql = f"SELECT count(*) FROM {self._reader.relation_sql()}"
         count = int(self._graph.rows(sql, self._name)[0][0])
-        return count < _MANY * int(self._keys.num_rows)
+        return count < _MANY * int(self._keys.distinct.num_rows)
 
-    def _sorted(self, table: pa.Table) -> Versions:
-        codes, available = _numbers(table, _CODE), _numbers(table, _AVAILABLE)
-        order = np.lexsort((available, codes))
-        names = [name for name, _ in self._lookup.operator.columns if name in table.column_names]
-        values = pa.concat_tables([table.select(names).take(pa.array(order)), self._missing(names)])
-        ranks = _numbers(table, _RANK)[order] if _RANK in table.column_names else np.zeros_like(codes)
-        return Versions(
-            codes[order], _numbers(table, TICK)[order], available[order], ranks, values.combine_chunks()
-        )
+    def _index(self) -> IdIndex | None:
+        on = self._lookup.operator.on
+        return self._keys.index_for(self._reader.columns[on[0][1]].dtype) if len(on) == 1 else None
+
+    # ------------------------------------------------------------------ what was read
+
+    def _sorted(self, held: HeldVersions) -> Versions:
+        parts, order = held.finished()
+        codes, ticks, available = _joined(parts)
+        by_tick = order
+        if self._lookup.operator.created_column:  # else the order of their times is that of availability
+            by_tick = order[np.lexsort((ticks[order], codes[order]))]
+        equal = by_tick[tied(codes[by_tick], ticks[by_tick])]
+        values = [pa.Table.from_batches([part.values]) for part in parts]
+        ranks = np.zeros(len(codes), np.int64)
+        if len(equal):
+            ranked = self._with_ranks(codes[equal], ticks[equal])
+            order = np.setdiff1d(order, equal)
+            more = (_numbers(ranked, name) for name in (_CODE, TICK, _AVAILABLE, _RANK))
+            before = (codes, ticks, available, ranks)
+            codes, ticks, available, ranks = (np.concatenate(pair) for pair in zip(before, more, strict=True))
+            order = np.concatenate([order, np.arange(len(codes) - ranked.num_rows, len(codes))])
+            order = order[np.lexsort((available[order], codes[order]))]
+            values.append(ranked)
+        missing = self._missing()
+        whole = pa.concat_tables([*(table.select(missing.column_names) for table in values), missing])
+        taken = whole.combine_chunks().take(pa.array(np.append(order, len(codes))))
+        return Versions(codes[order], ticks[order], available[order], ranks[order], taken)
 
     # ------------------------------------------------------------------ SQL
+
+    def _delay(self) -> int:
+        return self._relations.context.tick.of(self._lookup.operator.delay_seconds)
 
     def _versions_sql(self, within: TickRange, keys: str, ranked: str = "") -> str:
         """A SELECT of code, times and values of the versions of the rows' keys, in any order.
 
         Args:
             within: the part of the view's time.
-            keys: the registered keys.
+            keys: the registered keys; empty for the versions of all keys, and their keys in place of the code.
             ranked: a registered relation of (code, time): only these, numbered in the view's total order.
         """
         operator = self._lookup.operator
         base = self._relations.scan_rows(self._lookup.scan, within)[0]
-        tick = self._relations.context.tick
-        available = f"{TICK} + {tick.of(operator.delay_seconds)}"
         known = [f"{TICK} IS NOT NULL"]
+        times = [TICK]
         if operator.created_column:
             created = self._created()
-            available = f"greatest({available}, {created})"
+            times.append(f"greatest({TICK} + {self._delay()}, {created}) AS {_AVAILABLE}")
             known.append(f"{created} IS NOT NULL")
-        pairs = " AND ".join(
-            f"b.{quote_ident(right)} = k.k{number}" for number, (_, right) in enumerate(operator.on)
-        )
-        rows = (
-            f"SELECT k.code AS {_CODE}, b.* FROM ({base}) AS b "
-            f"JOIN {quote_ident(keys)} AS k ON {pairs} WHERE {' AND '.join(known)}"
-        )
-        rank = ""
+        elif ranked:
+            times.append(f"{TICK} + {self._delay()} AS {_AVAILABLE}")
+        code = _CODE if keys else _KEY
+        if keys:
+            pairs = " AND ".join(
+                f"b.{quote_ident(right)} = k.k{number}" for number, (_, right) in enumerate(operator.on)
+            )
+            rows = (
+                f"SELECT k.code AS {_CODE}, b.* FROM ({base}) AS b JOIN {quote_ident(keys)} AS k ON {pairs}"
+            )
+        else:
+            rows = f"SELECT b.{quote_ident(operator.on[0][1])} AS {_KEY}, b.* FROM ({base}) AS b"
+        rows += f" WHERE {' AND '.join(known)}"
         if ranked:
-            rank = f", row_number() OVER (ORDER BY {self._reader.order_sql()}) AS {_RANK}"
+            times.append(f"row_number() OVER (ORDER BY {self._reader.order_sql()}) AS {_RANK}")
             pairs = f"v.{_CODE} = t.c AND v.{TICK} = t.t"
             rows = f"SELECT v.* FROM ({rows}) AS v SEMI JOIN {quote_ident(ranked)} AS t ON {pairs}"
-        named = ", ".join(
-            [_CODE, TICK, f"{available} AS {_AVAILABLE}{rank}"]
-            + [f"{quote_ident(column)} AS {quote_ident(name)}" for name, column in operator.columns]
+        looked_up = [f"{quote_ident(column)} AS {quote_ident(name)}" for name, column in operator.columns]
+        named = f"SELECT {', '.join([code, *times, *looked_up])} FROM ({rows})"
+        made = [code, *(text.rsplit(" AS ", 1)[-1] for text in times), *self._values()]
+        return f"SELECT {', '.join(made)} FROM ({named})" + (
+            f" WHERE {_AVAILABLE} < {self._high}" if ranked else ""
         )
-        values = ", ".join([_CODE, TICK, _AVAILABLE, *([_RANK] if ranked else []), *self._values()])
-        return f"SELECT {values} FROM (SELECT {named} FROM ({rows})) WHERE {_AVAILABLE} < {self._high}"
 
     def _created(self) -> str:
         operator, view = self._lookup.operator, self._reader.view
@@ -200,36 +231,31 @@ class VersionReader:
                 found.append(f"{column_sql(column, types, absent, self._name)} AS {quote_ident(name)}")
         return found
 
-    def _missing(self, names: list[str]) -> pa.Table:
+    def _missing(self) -> pa.Table:
         """One row: the values of a row without a version."""
         nulls = ", ".join(
             f"CAST(NULL AS {self._reader.columns[column].dtype}) AS {quote_ident(name)}"
             for name, column in self._lookup.operator.columns
         )
-        values = self._values()
-        if not values:
-            return pa.table({name: pa.nulls(1) for name in names})
-        return self._graph.fetch(f"SELECT {', '.join(values)} FROM (SELECT {nulls})", self._name)
+        return self._graph.fetch(f"SELECT {', '.join(self._values())} FROM (SELECT {nulls})", self._name)
 
     # ------------------------------------------------------------------ reading
 
-    def _streamed(self, within: TickRange, keys: pa.Table) -> pa.Table:
-        """What a row may find among the versions of these keys, in a part of the view's time."""
-        limit = _SIFTED
-        with self._registered("keys", keys) as registered:
-            sql = self._versions_sql(within, registered)
-            reader = self._graph.stream(sql, self._name, _BATCH_ROWS)
-            held = reader.schema.empty_table()
+    def _stream(self, held: HeldVersions, within: TickRange, keys: pa.Table, index: IdIndex | None) -> None:
+        """Hold what a row may find among the versions of these keys, in a part of the view's time."""
+        with contextlib.ExitStack() as registered:
+            joined_to = "" if index is not None else registered.enter_context(self._registered("keys", keys))
+            reader = self._graph.stream(self._versions_sql(within, joined_to), self._name, _BATCH_ROWS)
             for batch in reader:
-                part = self._sifted(pa.Table.from_batches([batch]))
-                held = pa.concat_tables([held, part])
-                if held.num_rows > limit:
-                    held = self._sifted(held)
-                    limit = max(_SIFTED, 2 * held.num_rows)
-                    self._check(held)
-        held = self._sifted(held)
-        self._check(held)
-        return held
+                held.add(self._part(batch, index))
+
+    def _part(self, batch: pa.RecordBatch, index: IdIndex | None) -> Part:
+        ticks = np.array(batch.column(TICK))
+        codes = np.array(batch.column(_CODE)) if index is None else index.find(batch.column(_KEY))
+        created = bool(self._lookup.operator.created_column)
+        available = np.array(batch.column(_AVAILABLE)) if created else ticks + self._delay()
+        names = [name for name in batch.schema.names if name not in (_KEY, _CODE, TICK, _AVAILABLE)]
+        return Part(codes, ticks, available, batch.select(names))
 
     @contextlib.contextmanager
     def _registered(self, what: str, table: pa.Table) -> Iterator[str]:
@@ -240,43 +266,30 @@ class VersionReader:
         finally:
             self._graph.connection.unregister(name)
 
-    def _sifted(self, table: pa.Table) -> pa.Table:
-        """The versions that a row may find, as far as is known by now."""
-        wanted = np.empty(table.num_rows, np.bool_)
-        compiled(may_be_found)(
-            _numbers(table, _CODE),
-            _numbers(table, TICK),
-            _numbers(table, _AVAILABLE),
-            self._low,
-            self._newest,
-            wanted,
-        )
-        return table if wanted.all() else table.filter(pa.array(wanted))
-
-    def _check(self, held: pa.Table) -> None:
-        if held.nbytes > self._memory:
-            raise TooManyVersionsError
-
-    def _with_ranks(self, table: pa.Table, tied_at: NDArray[np.int64]) -> pa.Table:
-        """The versions, those of one key and time numbered by the view's total order."""
-        pairs = pa.table(
-            {"c": _numbers(table, _CODE)[tied_at], "t": _numbers(table, TICK)[tied_at]}
-        ).group_by(["c", "t"])
+    def _with_ranks(self, codes: NDArray[np.int64], ticks: NDArray[np.int64]) -> pa.Table:
+        """All versions of these keys and times, numbered by the view's total order."""
+        pairs = pa.table({"c": codes, "t": ticks}).group_by(["c", "t"]).aggregate([])
         whole = self._relations.context.time_range(self._lookup.scan) or TickRange()
         with (
-            self._registered("keys", self._keys) as keys,
-            self._registered("tied", pairs.aggregate([])) as ties,
+            self._registered("keys", self._keys.distinct) as keys,
+            self._registered("tied", pairs) as ties,
         ):
-            ranked = self._graph.fetch(self._versions_sql(whole, keys, ties), self._name)
-        alone = np.ones(table.num_rows, np.bool_)
-        alone[tied_at] = False
-        others = table.filter(pa.array(alone))
-        zeros = pa.array(np.zeros(others.num_rows, np.int64))
-        others = others.append_column(_RANK, zeros).select(ranked.column_names)
-        return pa.concat_tables([others, ranked]).combine_chunks()
+            return self._graph.fetch(self._versions_sql(whole, keys, ties), self._name)
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[np.int64]:
-    column = table[name]
-    values: NDArray[np.int64] = column.to_numpy() if column.num_chunks != 1 else column.chunk(0).to_numpy()
+    values: NDArray[np.int64] = table[name].to_numpy()
     return values
+
+
+def _joined(parts: list[Part]) -> tuple[NDArray[np.int64], ...]:
+    """Codes, ticks and times of availability of all parts."""
+    none = np.zeros(0, np.int64)
+    return tuple(
+        np.concatenate([none, *arrays])
+        for arrays in (
+            [part.codes for part in parts],
+            [part.ticks for part in parts],
+            [part.available for part in parts],
+        )
+    )
