@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from filelock import BaseFileLock
+
 MANIFEST_NAME = "_manifest.json"
 _FORMAT = 1
 
@@ -123,11 +125,25 @@ class DayStore:
 
         Raises:
             BusyError: another run holds the day; the message says which process on which host.
+            ExecutionError: the disk refuses.
         """
         locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
         owner_file = locks / f"{day.isoformat()}.owner"
-        lock = FileLock(locks / f"{day.isoformat()}.lock")
+        with self._writing(day):
+            locks.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(locks / f"{day.isoformat()}.lock")
+            self._acquire(lock, day, owner_file)
+        try:
+            with self._writing(day):
+                owner_file.write_text(f"process {os.getpid()} of {_user()} on {socket.gethostname()}")
+                self._mend(day)
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                owner_file.unlink(missing_ok=True)
+            lock.release()
+
+    def _acquire(self, lock: BaseFileLock, day: dt.date, owner_file: Path) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that there is no flock
@@ -142,35 +158,54 @@ class DayStore:
                 + (left if isinstance(lock, SoftFileLock) else "a run that died holds nothing"),
                 day=day.isoformat(),
             ) from None
+
+    @contextlib.contextmanager
+    def _writing(self, day: dt.date) -> Iterator[None]:
+        """What the disk refuses is an error of ours."""
         try:
-            owner_file.write_text(f"process {os.getpid()} of {_user()} on {socket.gethostname()}")
-            self._mend(day)
             yield
-        finally:
-            owner_file.unlink(missing_ok=True)
-            lock.release()
+        except OSError as error:
+            raise ExecutionError(
+                f"the day cannot be written: {error.strerror or error}",
+                where=str(self.path(day)),
+                hint="Free space or fix the permissions, then run again; finished days are kept",
+                day=day.isoformat(),
+            ) from error
 
     def begin(self, day: dt.date) -> Path:
         """An empty temporary folder for the day's files; the caller holds `locked(day)`."""
         folder = self.root / f".new-{self.partition}={day.isoformat()}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
+        with self._writing(day):
+            folder.mkdir(parents=True)
         return folder
 
     def commit(self, day: dt.date, folder: Path, manifest: DayManifest) -> None:
         """Make `folder` the day: manifest last, everything flushed, then the move.
 
         A previous version of the day is replaced; readers see the old one or the new one.
+
+        Raises:
+            ExecutionError: the disk refuses; the previous version stands.
         """
         stamped = asdict(manifest) | {"written_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
-        (folder / MANIFEST_NAME).write_text(DayManifest(**stamped).to_json())
-        for file in folder.iterdir():
-            flush(file)
-        flush(folder)
+        with self._writing(day):
+            (folder / MANIFEST_NAME).write_text(DayManifest(**stamped).to_json())
+            for file in folder.iterdir():
+                flush(file)
+            flush(folder)
+            self._move_in(day, folder)
+
+    def _move_in(self, day: dt.date, folder: Path) -> None:
         final = self.path(day)
         aside = self.root / f".old-{self.partition}={day.isoformat()}-{uuid.uuid4().hex[:8]}"
-        if final.exists():
-            final.rename(aside)
-        folder.rename(final)
+        try:
+            if final.exists():
+                final.rename(aside)
+            folder.rename(final)
+        except BaseException:  # also Ctrl-C between the two
+            if aside.exists() and not final.exists():
+                aside.rename(final)
+            raise
         flush(self.root)
         shutil.rmtree(aside, ignore_errors=True)
 

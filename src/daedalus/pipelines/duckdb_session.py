@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daedalus.errors import DefinitionError
+from daedalus.errors import DefinitionError, ExecutionError
 from daedalus.pipelines.scratch import scratch_folder
 from daedalus.storage.duckdb_extensions import SAFE_CONFIG
 
@@ -28,6 +28,7 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
 
     Raises:
         DefinitionError: DuckDB does not know a setting or its value.
+        ExecutionError: there is no room to spill to.
     """
     import duckdb
 
@@ -45,7 +46,7 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
                 connection.execute("SET enable_progress_bar = false")
             # DuckDB takes a registered table for a short one, and would join it as of a time by nested loops.
             connection.execute("SET asof_loop_join_threshold = 0")
-        except (duckdb.Error, OSError) as error:
+        except duckdb.Error as error:
             raise DefinitionError(
                 f"DuckDB refuses its configuration: {str(error).splitlines()[0]}",
                 where="config/training/runtime.yaml, compute.duckdb_config",
@@ -67,4 +68,11 @@ def _spill_apart(
     if config.get("temp_directory") == "":  # nothing may be spilled
         return
     base = Path(str(config.get("temp_directory") or tempfile.gettempdir()))
-    config["temp_directory"] = str(stack.enter_context(scratch_folder(base, SPILL_PREFIX)))
+    try:
+        config["temp_directory"] = str(stack.enter_context(scratch_folder(base, SPILL_PREFIX)))
+    except OSError as error:
+        raise ExecutionError(
+            f"there is no folder to spill to: {error.strerror or error}",
+            where=str(base),
+            hint="Free space, or point compute.duckdb_config.temp_directory at a folder that can be written",
+        ) from error
