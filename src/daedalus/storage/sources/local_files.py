@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob as globbing
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ class LocalFiles:
     def _describe(self, path: str) -> ParquetFile:
         try:
             status = Path(path).stat()
-            return _read_footer(path, status.st_size, status.st_mtime_ns)
+            return _read_footer(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         except (OSError, ValueError) as error:
             raise SourceError(
                 f"{path} cannot be read as Parquet: {error}",
@@ -74,19 +75,26 @@ class LocalFiles:
 
     def changed(self, files: Iterable[ParquetFile]) -> str:
         """The first file that is not what it was; empty when all are."""
-        for file in files:
-            try:
-                status = Path(file.path).stat()
-            except OSError:
-                return file.path
-            if (status.st_size, status.st_mtime_ns) != (file.size, file.modified_ns):
-                return file.path
-        return ""
+        return next((file.path for file in files if _is_another(file)), "")
 
     @staticmethod
     def literal(path: str) -> str:
         """The path as `read_parquet` takes it: DuckDB prefers a file of that very name to a pattern."""
         return quote_literal(path)
+
+
+def _is_another(file: ParquetFile) -> bool:
+    try:
+        status = Path(file.path).stat()
+        if (status.st_size, status.st_mtime_ns) != (file.size, file.modified_ns):
+            return True
+        if status.st_ctime_ns == file.changed_ns:
+            return False
+        # Linked, renamed, or replaced by one of the same size and time: what it says of itself decides.
+        now = _read_footer(file.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except (OSError, ValueError):
+        return True
+    return now.footer_hash != file.footer_hash
 
 
 def _hidden(path: str, root: str) -> bool:
@@ -95,9 +103,10 @@ def _hidden(path: str, root: str) -> bool:
 
 
 @lru_cache(maxsize=100_000)
-def _read_footer(path: str, size: int, modified_ns: int) -> ParquetFile:
+def _read_footer(path: str, size: int, modified_ns: int, changed_ns: int) -> ParquetFile:
     with Path(path).open("rb") as file:
         file.seek(max(size - TAIL_BYTES, 0))
         length = footer_length(file.read(TAIL_BYTES), size)
         file.seek(size - length)
-        return parse_footer(path, size, modified_ns, file.read(length))
+        found = parse_footer(path, size, modified_ns, file.read(length))
+    return replace(found, changed_ns=changed_ns)

@@ -27,6 +27,7 @@ class ParquetFile:
         types: (name, Arrow type) of the top-level columns.
         times: (column, smallest, largest) of timestamp columns, in microseconds since 1970.
         integers: (column, smallest, largest) of integer columns.
+        changed_ns: when a local file's content or name last changed, by the file system's own account.
     """
 
     path: str
@@ -38,6 +39,7 @@ class ParquetFile:
     times: tuple[tuple[str, int, int], ...]
     integers: tuple[tuple[str, int, int], ...]
     etag: str = ""
+    changed_ns: int = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
