@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from daedalus.metadata.days import DayStore
-from daedalus.pipelines import day_lookups
+from daedalus.pipelines import day_lookups, lookup_versions
 from daedalus.pipelines.lookup_plan import LookupPlan
 from support.project import Project, write_project
 
@@ -28,6 +28,7 @@ SERVICE: dict[str, Any] = {
         {"view": "profile", "join": "asof"},
         {"view": "pair", "join": "asof"},
         {"view": "profile", "alias": "friend", "join": "asof", "on": {"friend_id": "user_id"}},
+        {"view": "place", "join": "asof"},
     ],
     "columns": [
         "events:seq",
@@ -38,8 +39,10 @@ SERVICE: dict[str, Any] = {
         "pair:score",
         {"ref": "friend:name", "name": "friend_name"},
         {"ref": "friend:level", "name": "friend_level"},
+        "place:size",
     ],
 }
+ENTITIES = {"entities": [{"name": "place", "keys": [{"name": "place_id", "dtype": "TEXT"}]}]}
 
 
 def view(name: str, entity: Any, fields: dict[str, str], **more: Any) -> dict[str, Any]:
@@ -72,6 +75,9 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
     def key(most: int) -> int | None:
         return None if rng.random() < 0.1 else rng.randrange(most)
 
+    def place() -> str | None:
+        return rng.choice(["", "a", "A", "\u00e4", "a ", None])
+
     count = 120
     events = {
         "at": times([moment() for _ in range(count)]),
@@ -79,6 +85,7 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
         "user_id": [key(6) for _ in range(count)],
         "artwork_id": [key(4) for _ in range(count)],
         "friend_id": pa.array([key(6) for _ in range(count)], pa.int32()),
+        "place_id": [place() for _ in range(count)],
     }
     versions = 150
     profile = {
@@ -96,6 +103,11 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
         "artwork_id": [key(4) for _ in range(versions)],
         "score": [rng.choice([0.5, float("nan"), -0.0, None]) for _ in range(versions)],
     }
+    places = {
+        "at": times([moment() for _ in range(versions)]),
+        "place_id": [place() for _ in range(versions)],
+        "size": pa.array([rng.choice([1, 2, None]) for _ in range(versions)], pa.int16()),
+    }
     fields = {"name": "TEXT", "tags": "TEXT[]", "level": "BIGINT", "lacking": "BIGINT"}
     created = rng.random() < 0.5
     more: dict[str, Any] = {"source": {"created_field": "made"}} if created else {}
@@ -103,16 +115,19 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
     return write_project(
         root,
         views=[
-            view("events", ["user", "artwork"], {"seq": "BIGINT", "friend_id": "INTEGER"}),
+            view("events", ["user", "artwork", "place"], {"seq": "BIGINT", "friend_id": "INTEGER"}),
             view("profile", "user", fields | ({"made": "TIMESTAMP"} if created else {}), **more),
             view("pair", ["user", "artwork"], {"score": "DOUBLE"}),
+            view("place", "place", {"size": "SMALLINT"}),
         ],
+        entities=ENTITIES,
         services=[service],
         data={
             "events/a.parquet": pa.table(events),
             "profile/a.parquet": pa.table(profile).slice(0, 70),
             "profile/b.parquet": pa.table(profile).slice(70),
             "pair/a.parquet": pa.table(pair),
+            "place/a.parquet": pa.table(places),
         },
     )
 
@@ -120,7 +135,11 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
 @pytest.mark.parametrize("seed", range(8))
 def test_they_are_those_of_sql(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = project_of(tmp_path, seed)
+    monkeypatch.setattr(lookup_versions, "_MANY", 0)
+    joined = project.run("s", [DAY], output_root=str(tmp_path / "joined"))
+    monkeypatch.setattr(lookup_versions, "_MANY", 1_000)
     beside = project.run("s", [DAY], output_root=str(tmp_path / "beside"))
+    assert beside.hashes == joined.hashes
     counted = counters(beside)
     monkeypatch.setattr(LookupPlan, "of", classmethod(lambda *_: None))
     in_sql = project.run("s", [DAY], output_root=str(tmp_path / "sql"))
@@ -160,10 +179,16 @@ def planned(project: Project) -> set[str]:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({}, {"join_profile", "join_pair", "join_friend"}),
-        ({"derived": [{"name": "d", "sql": "score + 1"}]}, {"join_profile", "join_friend"}),
-        ({"content_filter": [{"name": "f", "sql": "friend__level > 0"}]}, {"join_profile", "join_pair"}),
-        ({"curation": [{"name": "c", "column": "score", "sql": "0.0"}]}, {"join_profile", "join_friend"}),
+        ({}, {"join_profile", "join_pair", "join_friend", "join_place"}),
+        ({"derived": [{"name": "d", "sql": "score + 1"}]}, {"join_profile", "join_friend", "join_place"}),
+        (
+            {"content_filter": [{"name": "f", "sql": "friend__level > 0"}]},
+            {"join_profile", "join_pair", "join_place"},
+        ),
+        (
+            {"curation": [{"name": "c", "column": "score", "sql": "0.0"}]},
+            {"join_profile", "join_friend", "join_place"},
+        ),
     ],
     ids=["passed on", "derived from", "filtered by", "rewritten"],
 )
@@ -179,4 +204,4 @@ def test_values_that_are_cast_are_joined_in_sql(tmp_path: Path) -> None:
     columns = [one for one in SERVICE["columns"] if one != "pair:score"]
     cast = {"ref": "pair:score", "dtype": "FLOAT"}
     project = project_of(tmp_path, 0, SERVICE | {"columns": [*columns, cast]})
-    assert planned(project) == {"join_profile", "join_friend"}
+    assert planned(project) == {"join_profile", "join_friend", "join_place"}
