@@ -24,6 +24,8 @@ from daedalus.pipelines._plain import from_mapping
 from daedalus.pipelines.compiler import build_compile_request, compile_service_to_pipeline
 from daedalus.pipelines.operators import OPERATOR_KINDS, ProjectColumn, operator_from_dict
 from daedalus.pipelines.settings_model import OnlineStoreSection, ProjectConstants
+from daedalus.platform import PlatformRegistry
+from daedalus.platform.trust import run_feature_tests
 from daedalus.trust.feature_tests import load_feature_tests
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +150,8 @@ def write_project(page: str, folder: Path) -> list[str]:
             case "entities":
                 (folder / "feature_views/entities.yaml").write_text(text)
             case "aggregations":
-                aggregations |= yaml.safe_load(text)
+                for key, entries in yaml.safe_load(text).items():
+                    aggregations.setdefault(key, []).extend(entries)
             case "online store":
                 OnlineStoreSection.model_validate(data["online_store"])
             case "constants":
@@ -176,6 +179,14 @@ def test_yaml_is_what_the_loaders_read(page, tmp_path):
         columns = catalog.service(name).columns
         pipeline = compile_service_to_pipeline(build_compile_request(name, catalog, config))
         assert len(pipeline.by_kind("project")[-1].columns) >= len(columns)
+
+
+@pytest.mark.slow
+def test_the_recipes_give_what_their_tests_say(tmp_path):
+    assert write_project("docs/recipes.md", tmp_path) == ["shop_ranking"]
+    registry = PlatformRegistry.open(tmp_path)
+    (result,) = run_feature_tests(registry, [tmp_path / "feature_tests.yaml"])
+    assert result.passed, result
 
 
 # ------------------------------------------------------------------ Python and commands
