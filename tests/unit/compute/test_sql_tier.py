@@ -255,7 +255,7 @@ def test_parts_cover_all_specs_once() -> None:
     assert [part.columns for part in parts] == [("a", "b"), ("c",), ("d",)]
 
 
-def crowd(size: int = 100_000) -> pa.Table:
+def crowd(size: int) -> pa.Table:
     """One user; one value in nine of ten rows, with long runs of it."""
     items = [1 if (row // 500) % 10 else row % 7 for row in range(size)]
     return rows(user=[1] * size, ts=[row // 3 for row in range(size)], item=items)
@@ -263,7 +263,7 @@ def crowd(size: int = 100_000) -> pa.Table:
 
 @pytest.mark.slow
 def test_one_user_with_one_repeated_value_is_not_quadratic() -> None:
-    spine = crowd()
+    spine = crowd(40_000)
     specs = [
         make(name="list", max_items=32, exclude_self=True),
         make(name="list 5", max_items=5, exclude_self=True, window_days=0.01),
@@ -275,17 +275,19 @@ def test_one_user_with_one_repeated_value_is_not_quadratic() -> None:
         make("min", name="min", window_days=0.1),
         make("count_distinct", name="distinct", exclude_self=True, window_days=0.1),
     ]
-    start = time.perf_counter()
+    start = time.process_time()
+    computed(spine.slice(0, 10_000), specs)
+    quarter = time.process_time() - start
     found = computed(spine, specs)
-    # A quadratic plan takes 10^10 steps.
-    assert time.perf_counter() - start < 120
+    # 16 times when a plan is quadratic.
+    assert time.process_time() - start - quarter < 8 * quarter
     # The oracle is quadratic: compare the rows whose past is short, and a few of the last by hand.
-    head = spine.slice(0, 1200)
+    head = spine.slice(0, 700)
     want = rolling_oracle(head, specs)
     for spec in specs:
-        assert found[spec.name].slice(0, 1200).to_pylist() == want[spec.name].to_pylist(), spec.name
+        assert found[spec.name].slice(0, 700).to_pylist() == want[spec.name].to_pylist(), spec.name
     items, times = spine["item"].to_pylist(), spine["ts"].to_pylist()
-    for row in (99_999, 95_400, 60_001):
+    for row in (39_999, 38_400, 24_001):
         past = [items[at] for at in range(row) if times[at] < times[row] and items[at] != items[row]]
         assert found["list"][row].as_py() == past[-32:]
         assert found["count"][row].as_py() == len(past)
