@@ -2,8 +2,8 @@
 
     python benchmarks/online.py --entities 100000 --reads 1000
 
-Each method runs in a process of its own, since a garbage collection lands on whoever is measured. All read the same
-random users and end with one Arrow table of 20 columns.
+Each method runs in a process of its own, since a garbage collection lands on whoever is measured; they take turns on
+one server. All read the same random users and end with one Arrow table of 20 columns.
 
 - `raw`: `MGET` of 160 bytes per user, NumPy, 20 Arrow columns. Nothing less can be done; the floor.
 - `daedalus`: `RedisOnlineStore.read` of a view: 12 BIGINT, 4 DOUBLE, 2 BOOLEAN, a TIMESTAMP, a text; with statuses,
@@ -156,42 +156,34 @@ def feast(port: int, entities: int, folder: Path, load: bool) -> tuple[Callable[
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """Load, or read one batch size many times."""
+    """Load; or read as often as each line on standard input says, and answer with the times taken."""
     import numpy as np
 
     method: Any = {"raw": raw, "daedalus": daedalus, "feast": feast}[arguments.child]
     folder = Path(arguments.folder)
     read, facts = method(arguments.port, arguments.entities, folder, arguments.load)
-    if arguments.load:
-        print(json.dumps(facts))
-        return
+    print(json.dumps(facts), flush=True)
     draw = np.random.default_rng(1)
-    found: dict[str, Any] = {}
-    for batch in BATCHES:
-        count = max(50, arguments.reads // (1 if batch < 100 else 3))
-        if arguments.child == "feast":
-            count = max(30, count // 5)
-        asked = [draw.integers(0, arguments.entities, batch) for _ in range(count + 20)]
-        taken = []
-        for at, users in enumerate(asked):
+    for line in () if arguments.load else sys.stdin:
+        batch, count = json.loads(line)
+        walls, cpus = [], []
+        for users in [draw.integers(0, arguments.entities, batch) for _ in range(count)]:
             started, cpu = time.perf_counter(), time.process_time()
             rows = read(users)
-            if at >= 20:
-                taken.append(((time.perf_counter() - started) * 1e3, (time.process_time() - cpu) * 1e3))
+            walls.append((time.perf_counter() - started) * 1e3)
+            cpus.append((time.process_time() - cpu) * 1e3)
             assert rows.num_rows == batch
-        walls = np.array([wall for wall, _ in taken])
-        p50, p95, p99 = np.percentile(walls, (50, 95, 99)).round(3).tolist()
-        cpu = round(float(np.median([cpu for _, cpu in taken])), 3)
-        found[str(batch)] = {"p50": p50, "p95": p95, "p99": p99, "cpu": cpu}
-    print(json.dumps(found))
+        print(json.dumps([walls, cpus]), flush=True)
 
 
-def run(method: str, port: int, arguments: argparse.Namespace, folder: Path, *, load: bool) -> Any:
-    """One process; what it printed, or why there is nothing."""
+def start(
+    method: str, port: int, arguments: argparse.Namespace, folder: Path, *, load: bool
+) -> subprocess.Popen[str] | None:
+    """The process of a method; None where there is no environment for it."""
     python, environ = sys.executable, dict(os.environ)
     if method == "feast":
         if not PEERS_PYTHON.exists():
-            return {"note": "no environment with Feast: scripts/setup_bench.sh"}
+            return None
         python = str(PEERS_PYTHON)
         lent = folder / "lent"
         lent.mkdir(exist_ok=True)
@@ -200,13 +192,48 @@ def run(method: str, port: int, arguments: argparse.Namespace, folder: Path, *, 
             (lent / "redis").symlink_to(Path(spec.origin).parent)
         environ |= {"PYTHONPATH": str(lent), "FEAST_USAGE": "False", "PYTHONWARNINGS": "ignore"}
     command = [python, __file__, "--child", method, "--port", str(port), "--folder", str(folder)]
-    command += ["--entities", str(arguments.entities), "--reads", str(arguments.reads)]
-    done = subprocess.run(
-        [*command, *(["--load"] if load else [])], capture_output=True, text=True, env=environ, check=False
-    )
-    if done.returncode:
-        return {"note": (done.stderr.strip().splitlines() or ["failed"])[-1][:200]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    command += ["--entities", str(arguments.entities), *(["--load"] if load else [])]
+    errors = (folder / f"{method}.log").open("w")
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environ)
+
+
+def answer(process: subprocess.Popen[str], folder: Path, method: str) -> Any:
+    """The next line that a method prints as JSON; a note of why there is none."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(("{", "[")):
+            return json.loads(line)
+    lines = (folder / f"{method}.log").read_text().strip().splitlines() or ["failed"]
+    return {"note": lines[-1][:200]}
+
+
+def measured(children: dict[str, Any], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Milliseconds by method and batch. The methods take turns, so that what else runs here lands on all alike."""
+    import numpy as np
+
+    def ask(method: str, batch: int, count: int) -> tuple[list[float], list[float]]:
+        process = children[method]
+        process.stdin.write(json.dumps([batch, count]) + "\n")
+        process.stdin.flush()
+        walls, cpus = answer(process, folder, method)
+        return walls, cpus
+
+    found: dict[str, Any] = {method: {} for method in children}
+    for batch in BATCHES:
+        taken: dict[str, tuple[list[float], list[float]]] = {method: ([], []) for method in children}
+        for turn in range(-1, arguments.turns):
+            for method in children:
+                count = arguments.reads // (arguments.turns * (5 if method == "feast" and batch > 10 else 1))
+                walls, cpus = ask(method, batch, max(count, 4))
+                if turn >= 0:
+                    taken[method][0].extend(walls)
+                    taken[method][1].extend(cpus)
+        for method, (walls, cpus) in taken.items():
+            p50, p95, p99 = np.percentile(walls, (50, 95, 99)).round(3).tolist()
+            cpu = round(float(np.median(cpus)), 3)
+            found[method][str(batch)] = {"p50": p50, "p95": p95, "p99": p99, "cpu": cpu}
+    return found
 
 
 def serve(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
@@ -231,6 +258,7 @@ def main() -> None:
     )
     parser.add_argument("--entities", type=int, default=100_000)
     parser.add_argument("--reads", type=int, default=1000)
+    parser.add_argument("--turns", type=int, default=20, help="how often the methods take turns")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--output", type=Path)
     for hidden in ("--child", "--folder"):
@@ -244,21 +272,32 @@ def main() -> None:
     import redis
 
     report: dict[str, Any] = {"entities": arguments.entities, "methods": {}}
-    for method in arguments.methods:
-        with tempfile.TemporaryDirectory() as place:
-            process, port = serve(Path(place))
-            try:
-                client = redis.Redis(port=port)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        process, port = serve(place)
+        children: dict[str, Any] = {}
+        try:
+            client = redis.Redis(port=port)
+            for method in arguments.methods:
                 before = client.info("memory")["used_memory"]
-                loaded = run(method, port, arguments, Path(place), load=True)
+                loader = start(method, port, arguments, place, load=True)
+                loaded = {"note": "no environment with Feast: scripts/setup_bench.sh"}
+                if loader is not None:
+                    loaded = answer(loader, place, method)
+                    loader.communicate()
                 used = client.info("memory")["used_memory"] - before
-                reads = {} if "note" in loaded else run(method, port, arguments, Path(place), load=False)
-                report["methods"][method] = {
-                    "load": loaded, "bytes_per_entity": round(used / arguments.entities), "reads": reads
-                }  # fmt: skip
-            finally:
-                process.kill()
-                process.wait()
+                per_entity = round(used / arguments.entities)
+                report["methods"][method] = {"load": loaded, "bytes_per_entity": per_entity, "reads": {}}
+                if "note" not in loaded:
+                    children[method] = start(method, port, arguments, place, load=False)
+            for method, one in children.items():
+                answer(one, place, method)
+            for method, reads in measured(children, arguments, place).items():
+                report["methods"][method]["reads"] = reads
+        finally:
+            for one in (*children.values(), process):
+                one.kill()
+                one.wait()
     show(report)
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=1) + "\n")
@@ -269,9 +308,6 @@ def show(report: dict[str, Any]) -> None:
     floor = report["methods"].get("raw", {}).get("reads", {})
     for method, one in report["methods"].items():
         print(f"{method}: {one['bytes_per_entity']} bytes per entity, load {one['load']}")
-        if "note" in one["reads"]:
-            print(f"  {one['reads']['note']}")
-            continue
         for batch, times in one["reads"].items():
             ratios = {
                 key: round(times[key] / floor[batch][key], 2)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from daedalus.catalog.dtypes import to_arrow
 from daedalus.errors import ExecutionError
-from daedalus.online.encoding import Decoded, encode, key_texts, order_of
+from daedalus.online.decoding import Decoded
+from daedalus.online.encoding import encode, order_of
+from daedalus.online.keys import key_texts
 from daedalus.online.layout import RecordLayout
 from daedalus.online.reading import converted_rows
 
@@ -74,11 +76,11 @@ def test_rows_come_back_as_they_were(data: st.DataObject) -> None:
     records = encode(layout, rows, order=order, written_us=7)
     decoded = Decoded.of(layout, records)
     assert decoded is not None
-    for name, array in zip(rows.column_names, decoded.columns(), strict=True):
+    for name, array in zip(rows.column_names, decoded.batch().columns, strict=True):
         array.validate(full=True)
         assert _same(rows.column(name), array), name
     hidden = np.arange(size) % 2 == 0
-    for name, array in zip(rows.column_names, decoded.columns(hidden), strict=True):
+    for name, array in zip(rows.column_names, decoded.batch(hidden).columns, strict=True):
         array.validate(full=True)
         expected = [
             one if show else None for one, show in zip(rows.column(name).to_pylist(), hidden, strict=True)
@@ -153,4 +155,4 @@ def test_nan_is_no_loss() -> None:
 def test_a_damaged_record_is_said_to_be_one(damage: object) -> None:
     record = damage(_old([1], [2])[0])  # type: ignore[operator]
     with pytest.raises(ExecutionError, match="cannot be read"):
-        Decoded.of(OLD, [record]).columns()  # type: ignore[union-attr]
+        Decoded.of(OLD, [record]).batch()  # type: ignore[union-attr]

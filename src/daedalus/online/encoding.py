@@ -1,26 +1,20 @@
-"""Rows to records and back, exactly, a column at a time."""
+"""Rows to records, exactly, a column at a time."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from daedalus.online.layout import BIAS, DELETED, FORMAT, HAS_NULLS, HEADER_DTYPE, unreadable
+from daedalus.online.layout import BIAS, DELETED, FORMAT, HAS_NULLS, HEADER_DTYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from daedalus.online.layout import RecordLayout, Slot
 
 _UNSIGNED = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8"}
-
-
-# ------------------------------------------------------------------ writing
 
 
 def encode(
@@ -205,218 +199,3 @@ def _nested_bytes(array: pa.Array, at: int, slot: Slot) -> bytes:
     one = array.take(pa.array([at]))
     batch = pa.record_batch([one], schema=pa.schema([pa.field(slot.name, slot.type)]))
     return bytes(batch.serialize())
-
-
-# ------------------------------------------------------------------ reading
-
-
-class Decoded:
-    """Records of one layout: header fields, and the columns as Arrow arrays.
-
-    Args:
-        layout: of every record.
-        records: as stored.
-        heads: their fixed parts, already apart.
-    """
-
-    def __init__(self, layout: RecordLayout, records: Sequence[bytes], heads: bytes) -> None:
-        self.layout = layout
-        self._records = records
-        self.head: NDArray[Any] = np.frombuffer(heads, layout.dtype)
-
-    @classmethod
-    def of(cls, layout: RecordLayout, records: Sequence[bytes]) -> Decoded | None:
-        """The records, or None when one of them is not of this layout."""
-        size = layout.size
-        heads = b"".join(records) if not layout.variable else b"".join([one[:size] for one in records])
-        if len(heads) != size * len(records):
-            return None
-        found = cls(layout, records, heads)
-        same = (found.head["schema"] == layout.schema_id) & (found.head["format"] == FORMAT)
-        return found if same.all() else None
-
-    def columns(self, shown: NDArray[np.bool_] | None = None) -> list[pa.Array]:
-        """One array per field; NULL in rows that are not `shown`.
-
-        Raises:
-            ExecutionError: a record is longer or shorter than it says.
-        """
-        layout, count = self.layout, len(self.head)
-        validity, by_column = self._validity(shown)
-        groups = {
-            width: pa.py_buffer(np.ascontiguousarray(self.head[f"w{width}"].swapaxes(0, 1)))
-            for width in layout.widths
-        }
-        starts = self._starts() if layout.variable else None
-        columns = []
-        # A read of one entity is mostly this loop: plain types take the short way.
-        for slot, valid_at, plain in layout.steps:
-            if starts is None or slot.kind == "fixed":
-                width, bits = slot.width, validity[valid_at]
-                if plain and bits is None:
-                    buffers = [None, groups[width]]
-                    columns.append(pa.Array.from_buffers(slot.type, count, buffers, 0, slot.at * count))
-                    continue
-                data = groups[width].slice(slot.at * width * count, width * count)
-                columns.append(_from_fixed(slot.type, count, bits, data, width))
-            else:
-                valid = None if validity[valid_at] is None else by_column[valid_at]
-                columns.append(self._variable(slot, valid, validity[valid_at], starts))
-        return columns
-
-    def _validity(
-        self, shown: NDArray[np.bool_] | None
-    ) -> tuple[list[pa.Buffer | None], Sequence[NDArray[np.bool_]]]:
-        """Per field its validity bits, None where every row has a value; and the same as booleans."""
-        layout = self.layout
-        if shown is None and (self.head["valid"] == layout.all_valid).all():
-            return [None] * len(layout.slots), ()
-        bits = np.unpackbits(self.head["valid"], axis=1, bitorder="little").view(bool)
-        if shown is not None:
-            bits = bits & shown[:, None]
-        by_column = np.ascontiguousarray(bits[:, : len(layout.slots)].T)
-        whole: list[bool] = np.all(by_column, axis=1).tolist()
-        packed = np.packbits(by_column, axis=1, bitorder="little")
-        buffers = [None if one else pa.py_buffer(row) for one, row in zip(whole, packed, strict=True)]
-        return buffers, list(by_column)
-
-    def _lengths(self, slot: Slot) -> NDArray[np.int64]:
-        return self.head["w4"][:, self.layout.lengths_at + slot.at].astype(np.int64)
-
-    def _sizes(self, slot: Slot) -> NDArray[np.int64]:
-        """Bytes of the slot's values, row by row."""
-        lengths = self._lengths(slot)
-        if slot.kind != "list":
-            return lengths
-        nulls = lengths >= HAS_NULLS
-        items = np.where(nulls, lengths - HAS_NULLS, lengths)
-        return items * slot.width + np.where(nulls, (items + 7) // 8, 0)
-
-    def _starts(self) -> NDArray[np.int64]:
-        """Where each slot's bytes begin, by slot and row; a last row holds the ends."""
-        layout = self.layout
-        starts = np.empty((len(layout.variable) + 1, len(self.head)), np.int64)
-        starts[0] = layout.size
-        for at, slot in enumerate(layout.variable):
-            np.add(starts[at], self._sizes(slot), out=starts[at + 1])
-        if starts[-1].tolist() != [len(one) for one in self._records]:
-            raise unreadable(layout.subject, "its length is not what it says")
-        return starts
-
-    def _variable(
-        self,
-        slot: Slot,
-        valid: NDArray[np.bool_] | None,
-        validity: pa.Buffer | None,
-        starts: NDArray[np.int64],
-    ) -> pa.Array:
-        """One column with lengths; `valid` is None where every row has a value."""
-        firsts, ends = starts[slot.at], starts[slot.at + 1]
-        if valid is not None:
-            ends = np.where(valid, ends, firsts)
-        pieces = [
-            record[start:end]
-            for record, start, end in zip(self._records, firsts.tolist(), ends.tolist(), strict=True)
-        ]
-        if slot.kind == "other":
-            return _nested_array(slot, pieces, np.ones(len(pieces), bool) if valid is None else valid)
-        if slot.kind == "text":
-            data = [validity, _offsets(ends - firsts), pa.py_buffer(b"".join(pieces))]
-            return pa.Array.from_buffers(slot.type, len(pieces), data)
-        lengths = self._lengths(slot)
-        return _list_array(slot, pieces, lengths if valid is None else np.where(valid, lengths, 0), validity)
-
-
-def _offsets(sizes: NDArray[np.int64]) -> pa.Buffer:
-    offsets = np.zeros(len(sizes) + 1, np.int32)
-    np.cumsum(sizes, out=offsets[1:])
-    return pa.py_buffer(offsets)
-
-
-def _from_fixed(
-    arrow: pa.DataType, count: int, validity: pa.Buffer | None, data: pa.Buffer, width: int
-) -> pa.Array:
-    if isinstance(arrow, pa.BaseExtensionType):
-        storage = _from_fixed(arrow.storage_type, count, validity, data, width)
-        return pa.ExtensionArray.from_storage(arrow, storage)
-    if pa.types.is_boolean(arrow):
-        bits = np.packbits(np.frombuffer(data, bool, count), bitorder="little")
-        return pa.Array.from_buffers(arrow, count, [validity, pa.py_buffer(bits)])
-    return pa.Array.from_buffers(arrow, count, [validity, data])
-
-
-def _list_array(
-    slot: Slot, pieces: list[bytes], lengths: NDArray[np.int64], validity: pa.Buffer | None
-) -> pa.Array:
-    flagged = lengths >= HAS_NULLS
-    lengths = np.where(flagged, lengths - HAS_NULLS, lengths)
-    fixed = slot.type.list_size if pa.types.is_fixed_size_list(slot.type) else None
-    item_bits: pa.Buffer | None = None
-    if flagged.any():
-        known = [np.ones(length, bool) for length in lengths.tolist()]
-        for at in np.flatnonzero(flagged).tolist():
-            size = int(lengths[at]) * slot.width
-            tail = np.frombuffer(pieces[at][size:], np.uint8)
-            known[at] = np.unpackbits(tail, count=int(lengths[at]), bitorder="little").astype(bool)
-            pieces[at] = pieces[at][:size]
-        if fixed is not None:
-            known = [one if len(one) else np.ones(fixed, bool) for one in known]
-        item_bits = pa.py_buffer(np.packbits(np.concatenate(known), bitorder="little"))
-    if fixed is not None:
-        blank = bytes(fixed * slot.width)
-        pieces = [piece or blank for piece in pieces]
-    data = b"".join(pieces)
-    item = slot.type.value_type
-    items = _from_fixed(item, len(data) // slot.width, item_bits, pa.py_buffer(data), slot.width)
-    buffers = [validity] if fixed is not None else [validity, _offsets(lengths)]
-    return pa.Array.from_buffers(slot.type, len(pieces), buffers, children=[items])
-
-
-def _nested_array(slot: Slot, pieces: list[bytes], valid: NDArray[np.bool_]) -> pa.Array:
-    schema = pa.schema([pa.field(slot.name, slot.type)])
-    arrays = [
-        pa.ipc.read_record_batch(pa.py_buffer(piece), schema).column(0) if ok else pa.nulls(1, slot.type)
-        for piece, ok in zip(pieces, valid.tolist(), strict=True)
-    ]
-    return pa.concat_arrays(arrays) if arrays else pa.array([], slot.type)
-
-
-# ------------------------------------------------------------------ keys
-
-
-def key_texts(columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[bytes | None]:
-    """The keys of rows as bytes, one for each combination of values; None where a part is NULL.
-
-    >>> key_texts([pa.array([7, None]), pa.array(["a", "b"])])
-    [b'7|a', None]
-    """
-    parts = [_key_part(column) for column in columns]
-    if len(parts) == 1:
-        return parts[0]
-    return [
-        None if any(one is None for one in row) else b"|".join(one for one in row if one is not None)
-        for row in zip(*parts, strict=True)
-    ]
-
-
-def _key_part(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
-    kind = column.type
-    if pa.types.is_integer(kind):
-        if not column.null_count:
-            return [b"%d" % one for one in np.asarray(column).tolist()]
-        return [None if one is None else b"%d" % one for one in column.to_pylist()]
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        plain = column.cast(pa.binary()).to_pylist()
-        return [None if one is None else one.replace(b"\\", b"\\\\").replace(b"|", b"\\p") for one in plain]
-    if pa.types.is_timestamp(kind):
-        return _key_part(column.cast(pa.int64()))
-    return [None if one is None else str(one).encode() for one in column.to_pylist()]
-
-
-def slices(size: int, step: int) -> list[tuple[int, int]]:
-    """`(start, end)` of pieces of at most `step`.
-
-    >>> slices(5, 2)
-    [(0, 2), (2, 4), (4, 5)]
-    """
-    return list(pairwise([*range(0, size, step), size])) if size else []

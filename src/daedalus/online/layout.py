@@ -107,15 +107,8 @@ class RecordLayout:
             ]
         )
         self.size = self.dtype.itemsize
-
-        self.widths = tuple({slot.width for slot in self.slots if slot.kind == "fixed"})
-        #: Slot, its place among the valid bits, and whether Arrow has its values just as they are.
-        self.steps = tuple(
-            (slot, at, not isinstance(slot.type, pa.BaseExtensionType) and not pa.types.is_boolean(slot.type))
-            for at, slot in enumerate(self.slots)
-        )
-        bits = np.arange(self.bits * 8) < len(self.slots)
-        self.all_valid = np.packbits(bits, bitorder="little")
+        #: The valid bits of a row that has every value.
+        self.all_valid = np.packbits(np.arange(self.bits * 8) < len(self.slots), bitorder="little").tobytes()
 
     def _slots(self) -> Iterable[Slot]:
         places: dict[int | str, int] = {}

@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from daedalus.online.model import Status
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from daedalus.online.model import TableValues
 
 REGISTRY = CollectorRegistry()
 ROWS = Counter(
@@ -31,7 +30,7 @@ SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
     registry=REGISTRY,
 )
-_children: dict[tuple[str, int], Any] = {}
+_children: dict[tuple[str, Status], Any] = {}
 _operations: dict[str, Any] = {}
 
 
@@ -61,15 +60,20 @@ class timed:
         child.observe(seconds)
 
 
-def count_statuses(table: str, status: NDArray[np.uint8]) -> None:
+def count_statuses(values: TableValues) -> None:
     """Count what was found."""
-    plain = not status.any()
+    table, status = values.table.name, values.status
+    if values.all_found:
+        _entities(table, Status.FOUND).inc(len(status))
+        return
     for one in Status:
-        number = len(status) if plain else int((status == one).sum())
+        number = int((status == one).sum())
         if number:
-            child = _children.get((table, one))
-            if child is None:
-                child = _children[(table, one)] = ENTITIES.labels(table, one.name.lower())
-            child.inc(number)
-        if plain:
-            return
+            _entities(table, one).inc(number)
+
+
+def _entities(table: str, status: Status) -> Any:
+    child = _children.get((table, status))
+    if child is None:
+        child = _children[(table, status)] = ENTITIES.labels(table, status.name.lower())
+    return child

@@ -112,27 +112,43 @@ class TableValues:
     """What one request found, one row per entity asked for, in their order.
 
     Attributes:
-        status: a `Status` per row; values are NULL in every row that is not `FOUND`.
-        event_us: event times in microseconds since 1970; 0 where there is none.
-        written_us: when the rows were written.
+        batch: the fields, in the order of the layout; NULL in every row that is not `FOUND`.
+        head: what the records say of themselves, as `HEADER_DTYPE` has it.
+        status: a `Status` per row.
+        all_found: whether every row is.
         as_of_us: the instant that was asked for.
         definition: which version of the definitions made the values, row by row; empty where nothing is stored.
     """
 
     table: OnlineTable
     keys: Sequence[pa.Array]
-    arrays: Sequence[pa.Array]
+    batch: pa.RecordBatch
+    head: NDArray[Any]
     status: NDArray[np.uint8]
-    event_us: NDArray[np.int64]
-    has_event: NDArray[np.bool_]
-    written_us: NDArray[np.int64]
+    all_found: bool
     as_of_us: int
     definition: Sequence[str]
 
     @cached_property
+    def event_us(self) -> NDArray[np.int64]:
+        """Event times in microseconds since 1970; 0 where there is none."""
+        return unbiased(self.head["event"])
+
+    @cached_property
+    def has_event(self) -> NDArray[np.bool_]:
+        """Which rows have an event time."""
+        known: NDArray[np.bool_] = self.head["event"] != 0
+        return known
+
+    @cached_property
+    def written_us(self) -> NDArray[np.int64]:
+        """When the rows were written; 0 where nothing is stored."""
+        return self.head["written"].astype(np.int64)
+
+    @cached_property
     def values(self) -> pa.Table:
         """The fields, in the order of the layout."""
-        return pa.Table.from_arrays(list(self.arrays), schema=self.table.layout.schema)
+        return pa.Table.from_batches([self.batch])
 
     @cached_property
     def event_times(self) -> pa.Array:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from daedalus.errors import ExecutionError
-from daedalus.online.encoding import Decoded
-from daedalus.online.layout import DELETED, FORMAT, HEADER_DTYPE, unreadable
+from daedalus.online.decoding import Decoded
+from daedalus.online.layout import BIAS, DELETED, FORMAT, HEADER_DTYPE, unreadable
 from daedalus.online.model import US, Status, TableValues, unbiased
 from daedalus.storage.exact_cast import cast_exactly
 
@@ -39,21 +39,22 @@ def table_values(
     layout = table.layout
     missing = np.zeros(0, np.int64)
     filled: Sequence[bytes]
-    if None in records:
+    if all(records):
+        filled = cast("list[bytes]", records)
+    else:
         missing = np.flatnonzero([one is None for one in records])
         filled = [layout.empty if one is None else one for one in records]
-    else:
-        filled = [one for one in records if one is not None]
     decoded = Decoded.of(layout, filled)
     head = decoded.head if decoded is not None else _heads(filled, layout.subject)
-    status, event, has_event = _statuses(table, head, missing, as_of_us)
-    shown = None if not status.any() else status == Status.FOUND
+    whole = not len(missing) and _all_visible(table, head, as_of_us)
+    status = np.zeros(len(head), np.uint8) if whole else _statuses(table, head, missing, as_of_us)
+    shown = None if whole else status == Status.FOUND
     definition: Sequence[str]
     if decoded is not None:
-        arrays = decoded.columns(shown)
+        batch = decoded.batch(shown)
         definition = [layout.definition] * len(filled)
     else:
-        arrays, definition = _converted(layout, filled, shown, schemas)
+        batch, definition = _converted(layout, filled, shown, schemas)
     if len(missing):
         definition = list(definition)
         for at in missing.tolist():
@@ -61,19 +62,34 @@ def table_values(
     return TableValues(
         table=table,
         keys=request.keys,
-        arrays=arrays,
+        batch=batch,
+        head=head,
         status=status,
-        event_us=event,
-        has_event=has_event,
-        written_us=head["written"].astype(np.int64),
+        all_found=whole or not status.any(),
         as_of_us=as_of_us,
         definition=definition,
     )
 
 
+def _all_visible(table: OnlineTable, head: NDArray[Any], now: int) -> bool:
+    """Whether the oldest and the newest event already tell that every row is found; False says nothing.
+
+    Most reads end here: NumPy takes longer to judge a few rows than the store to send them.
+    """
+    if not len(head) or table.created_field or head["flags"].tobytes() != bytes(len(head)):
+        return False
+    times = head["event"].tolist()
+    oldest, newest = min(times), max(times)
+    late = now - round(table.delay_seconds * US) + BIAS
+    since = 1 if table.ttl_seconds is None else now - round(table.ttl_seconds * US) + BIAS
+    if newest == late and head["event_ns"].any():
+        return False
+    return bool(max(since, 1) <= oldest and newest <= late)
+
+
 def _statuses(
     table: OnlineTable, head: NDArray[Any], missing: NDArray[np.int64], now: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+) -> NDArray[np.uint8]:
     has_event = head["event"] != 0
     event = unbiased(head["event"])
     status = np.zeros(len(head), np.uint8)
@@ -81,18 +97,14 @@ def _statuses(
         # In whole microseconds, as the materialization counts; what is left below one belongs to the event.
         status[has_event & (event < now - round(table.ttl_seconds * US))] = Status.EXPIRED
     late = now - round(table.delay_seconds * US)
-    unseen = event > late
-    if head["event_ns"].any():
-        unseen |= (event == late) & (head["event_ns"] > 0)
+    unseen = (event > late) | ((event == late) & (head["event_ns"] > 0))
     unseen &= has_event
     if table.created_field and _created_is_time(table):
         unseen |= unbiased(head["created"]) > _in_unit_of_created(table, now)
     status[unseen] = Status.NOT_YET
-    if head["flags"].any():
-        status[((head["flags"] & DELETED) != 0) & (event <= now)] = Status.DELETED
-    if len(missing):
-        status[missing] = Status.MISSING
-    return status, event, has_event
+    status[((head["flags"] & DELETED) != 0) & (event <= now)] = Status.DELETED
+    status[missing] = Status.MISSING
+    return status
 
 
 def _created_is_time(table: OnlineTable) -> bool:
@@ -120,7 +132,7 @@ def _heads(records: Sequence[bytes], subject: str) -> NDArray[Any]:
 
 def _converted(
     layout: RecordLayout, records: Sequence[bytes], shown: NDArray[np.bool_] | None, schemas: Schemas
-) -> tuple[list[pa.Array], list[str]]:
+) -> tuple[pa.RecordBatch, list[str]]:
     """Columns of records of several schemas, in the reader's."""
     groups: dict[bytes, list[int]] = {}
     for at, record in enumerate(records):
@@ -136,9 +148,8 @@ def _converted(
     table = pa.concat_tables(tables).combine_chunks()
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
-    taken = table.take(pa.array(back)).combine_chunks()
-    arrays = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in taken.columns]
-    return arrays, definition
+    (batch,) = table.take(pa.array(back)).combine_chunks().to_batches()
+    return batch, definition
 
 
 def converted_rows(
@@ -152,7 +163,7 @@ def converted_rows(
     decoded = Decoded.of(own, records)
     if decoded is None:
         raise unreadable(own.subject, "it does not fit its schema")
-    columns = dict(zip((slot.name for slot in own.slots), decoded.columns(shown), strict=True))
+    columns = dict(zip((slot.name for slot in own.slots), decoded.batch(shown).columns, strict=True))
     arrays = []
     for field in layout.schema:
         column = columns.get(field.name)

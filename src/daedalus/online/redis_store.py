@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,9 @@ from daedalus.errors import DefinitionError
 from daedalus.online import metrics
 from daedalus.online._scripts import APPEND, PRUNE, WRITE
 from daedalus.online.connection import connect, shown_url, store_errors
-from daedalus.online.encoding import encode, key_texts, order_of, slices, tombstone
+from daedalus.online.encoding import encode, order_of, tombstone
 from daedalus.online.event_rows import ordered_events
+from daedalus.online.keys import key_texts, slices
 from daedalus.online.layout import BIAS, RecordLayout, unreadable
 from daedalus.online.model import (
     EVENT_TIME,
@@ -52,8 +53,8 @@ def instant_us(instant: dt.datetime | None) -> int:
     """Microseconds since 1970 of an instant; None is now, naive is UTC."""
     if instant is None:
         return time.time_ns() // 1000
-    aware = instant.replace(tzinfo=dt.UTC) if instant.tzinfo is None else instant
-    return (aware - _EPOCH) // dt.timedelta(microseconds=1)
+    since = (instant.replace(tzinfo=dt.UTC) if instant.tzinfo is None else instant) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * US + since.microseconds
 
 
 class RedisOnlineStore:
@@ -140,7 +141,7 @@ class RedisOnlineStore:
         The mark stays for 30 days.
         """
         prefix = self.table_prefix(table)
-        names = [prefix + key for key in key_texts(keys) if key is not None]
+        names = [key for key in key_texts(keys, prefix) if key is not None]
         record = tombstone(table.layout, event_us=instant_us(at), written_us=instant_us(None))
         lives = np.full(len(names), int(_DELETED_SECONDS * 1000))
         return self._store(table, names, [record] * len(names), lives)
@@ -169,8 +170,8 @@ class RedisOnlineStore:
 
     def _keys(self, layout: RecordLayout, prefix: bytes, rows: pa.Table) -> tuple[list[bytes], list[bool]]:
         """The keys of rows that have one, and which those are."""
-        texts = key_texts([rows.column(name) for name, _ in layout.keys])
-        return [prefix + key for key in texts if key is not None], [key is not None for key in texts]
+        texts = key_texts([rows.column(name) for name, _ in layout.keys], prefix)
+        return [key for key in texts if key is not None], [key is not None for key in texts]
 
     def _store(
         self, table: OnlineTable, keys: list[bytes], records: list[bytes], lives: NDArray[Any] | None
@@ -249,18 +250,17 @@ class RedisOnlineStore:
         ]
         with store_errors(self.config), metrics.timed("read"):
             records, found = self._fetch(names, events)
-        now = instant_us(as_of)
-        tables = []
+        now, tables = instant_us(as_of), []
         for request, at in zip(requests, places, strict=True):
             own = _picked(records, at)
             values = table_values(request, own, now, self.schema)
-            metrics.count_statuses(request.table.name, values.status)
+            metrics.count_statuses(values)
             tables.append(values)
-        rows = tuple(
+        rows = [
             ordered_events(request, members, self.schema)
             for request, members in zip(events, found, strict=True)
-        )
-        return OnlineResponse(tables=tuple(tables), events=rows)
+        ]
+        return OnlineResponse(tables=tuple(tables), events=tuple(rows))
 
     def _fetch(
         self, names: list[bytes], events: Sequence[EventRequest]
@@ -279,11 +279,10 @@ class RedisOnlineStore:
         sizes = []
         for request in events:
             low = "-inf" if request.since_us is None else str(request.since_us)
-            prefix = self.event_prefix(request.index)
-            texts = key_texts(request.keys)
+            texts = key_texts(request.keys, self.event_prefix(request.index))
             for key in texts:
                 if key is not None:
-                    pipeline.zrangebyscore(prefix + key, low, str(request.until_us))
+                    pipeline.zrangebyscore(key, low, str(request.until_us))
             sizes.append([key is not None for key in texts])
         answers = iter(pipeline.execute())
         if names and not self._cluster:
@@ -407,15 +406,15 @@ class RedisOnlineStore:
 
 def _add_keys(names: list[bytes], prefix: bytes, keys: Sequence[pa.Array]) -> slice | list[int]:
     """Append the keys' names; where they stand, -1 for one that cannot exist."""
-    start, texts = len(names), key_texts(keys)
-    if None not in texts:
-        names += [prefix + key for key in texts if key is not None]
+    start, texts = len(names), key_texts(keys, prefix)
+    if not any(column.null_count for column in keys):
+        names += cast("list[bytes]", texts)
         return slice(start, len(names))
     places = []
     for key in texts:
         places.append(-1 if key is None else len(names))
         if key is not None:
-            names.append(prefix + key)
+            names.append(key)
     return places
 
 

@@ -1,0 +1,58 @@
+"""Keys of entities as the bytes that records and events are found by."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def key_texts(columns: Sequence[pa.Array | pa.ChunkedArray], prefix: bytes = b"") -> list[bytes | None]:
+    """The keys of rows as bytes, one for each combination of values; None where a part is NULL.
+
+    Args:
+        columns: one per part of the key.
+        prefix: what each begins with.
+
+    >>> key_texts([pa.array([7, None]), pa.array(["a", "b"])], b"p:")
+    [b'p:7|a', None]
+    """
+    if len(columns) == 1:
+        return _parts(columns[0], prefix)
+    parts = [_parts(column, b"") for column in columns]
+    return [
+        None if None in row else prefix + b"|".join(one for one in row if one is not None)
+        for row in zip(*parts, strict=True)
+    ]
+
+
+def _parts(column: pa.Array | pa.ChunkedArray, prefix: bytes) -> list[bytes | None]:
+    kind = column.type
+    if pa.types.is_integer(kind):
+        form = prefix.replace(b"%", b"%%") + b"%d"
+        if not column.null_count:
+            return [form % one for one in np.asarray(column).tolist()]
+        return [None if one is None else form % one for one in column.to_pylist()]
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        plain = column.cast(pa.binary()).to_pylist()
+        return [
+            None if one is None else prefix + one.replace(b"\\", b"\\\\").replace(b"|", b"\\p")
+            for one in plain
+        ]
+    if pa.types.is_timestamp(kind):
+        return _parts(column.cast(pa.int64()), prefix)
+    return [None if one is None else prefix + str(one).encode() for one in column.to_pylist()]
+
+
+def slices(size: int, step: int) -> list[tuple[int, int]]:
+    """`(start, end)` of pieces of at most `step`.
+
+    >>> slices(5, 2)
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    return list(pairwise([*range(0, size, step), size])) if size else []
