@@ -6,7 +6,7 @@ WORKERS ?= 2
 # The gate runs the same order each time, as it draws the same examples; elsewhere each run shuffles anew.
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile $(if $(CI),--randomly-seed=1)
 
-.PHONY: help setup demo test test-fast lint check bench pins clean
+.PHONY: help setup demo test test-fast lint check docs bench pins clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ lint: setup ## format, rules, types, layers; changes nothing
 	$(BIN)/lint-imports
 
 check: lint test ## what continuous integration runs
+
+docs: setup ## build the documentation site into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 SIZE ?= 100k
 bench: setup ## benchmarks: ratios to what others take, and JSON; SIZE=1M or 10M, FULL=1 for every case
