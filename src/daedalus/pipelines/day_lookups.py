@@ -23,11 +23,11 @@ from daedalus.pipelines.lookup_kernels import best_so_far, find_versions, starts
 from daedalus.pipelines.lookup_keys import KeyedRows
 from daedalus.pipelines.lookup_plan import LookupPlan
 from daedalus.pipelines.lookup_versions import VersionReader
-from daedalus.pipelines.operators import ROW
+from daedalus.pipelines.operators import ROW, TICK
 from daedalus.storage.embedding_kernels import compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import duckdb
     from numpy.typing import NDArray
@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     from daedalus.pipelines.day_aggregates import Resources
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.lookup_plan import Lookup
+    from daedalus.pipelines.operators import AnyOperator
 
 #: Of the memory that aggregation may use, what versions may take beside it.
 _SHARE = 0.5
 #: So many chunks at once get their values where nothing is aggregated: each column's versions enter the cache once.
 _CHUNKS = 16
+#: Rows that are read at once.
+_READ_ROWS = 131_072
 #: Bytes of values that are made at once at most.
 _CHUNK_BYTES = 64 << 20
 
@@ -81,10 +84,12 @@ class LookupStream(DayStream):
     ) -> None:
         inner = replace(context, pipeline=plan.pipeline)
         relations = DayRelations(inner, connection)
-        relations.keep_too(plan.rows)
         super().__init__(inner, relations, resources)
         self._plan = plan
-        self._memory = MemoryShare(int(resources.memory * _SHARE))
+        self._most = int(resources.memory * _SHARE)
+        self._memory = MemoryShare(self._most)
+        self._rows: pa.Table | None = None
+        self._columns_of_rows: dict[str, str] = {}
         self._found: list[FoundVersions] = []
         self._threads = int(resources.duckdb_config.get("threads") or os.cpu_count() or 1)
 
@@ -98,7 +103,7 @@ class LookupStream(DayStream):
         lookups = [lookup for lookup in self._plan.lookups if lookup.columns]
         keys = [tuple(left for left, _ in one.operator.on) for one in self._plan.lookups]
         with self._context.profile.shared(self._plan.rows, "keys"):
-            self._keyed = KeyedRows(self._graph, self._plan.rows, keys)
+            self._keyed = KeyedRows(self._keys_of_rows(keys), keys)
         for lookup in lookups:
             with self._context.profile.shared(lookup.operator.name, "versions"):
                 self._found.append(FoundVersions(lookup, self._keyed, self._relations, self._memory))
@@ -107,8 +112,27 @@ class LookupStream(DayStream):
             most = max(self._rows_per_chunk, int(_CHUNK_BYTES / max(width, 1)))
             self._rows_per_chunk = min(self._rows_per_chunk * _CHUNKS, most)
 
+    def add(self, operator: AnyOperator) -> None:
+        """Define an operator's relation; rows that are only passed on are held in Arrow instead of a table."""
+        super().add(operator)
+        name = self._plan.rows
+        if operator.output != name or self._graph.is_kept(name):
+            return
+        columns = self._plan.passed_on(self._graph.types(name), self._relations.absent[name])
+        if columns is not None:
+            self._columns_of_rows = columns
+            self._rows = self._graph.hold(name, _READ_ROWS, self._most)
+        self._graph.keep(name)
+
+    def _keys_of_rows(self, keys: Sequence[tuple[str, ...]]) -> pa.Table:
+        if self._rows is not None:
+            return self._rows
+        names = dict.fromkeys(name for one in keys for name in one)
+        return self._graph.arrow(self._plan.rows, dict.fromkeys([*names, ROW, TICK]))
+
     def drop(self) -> None:
         """Let go of the tables."""
+        self._rows = None
         for operator in self._plan.pipeline:
             if self._graph.knows(operator.output):
                 self._graph.drop(operator.output)
@@ -116,8 +140,16 @@ class LookupStream(DayStream):
     def tables(self) -> Iterator[pa.Table]:
         """The finished rows in order, with their positions."""
         with ThreadPoolExecutor(self._threads) as threads:
-            for chunk in super().tables():
+            for chunk in super().tables() if self._rows is None else self._passed_on(self._rows):
                 yield self._with_values(chunk, threads)
+
+    def _passed_on(self, rows: pa.Table) -> Iterator[pa.Table]:
+        """The rows under the names that the output gives them."""
+        named = {column: rows[source] for column, source in self._columns_of_rows.items()}
+        table = pa.table(named | {TICK: rows[TICK], ROW: rows[ROW]})
+        yield table.slice(0, 0)
+        for start in range(0, table.num_rows, self._rows_per_chunk):
+            yield table.slice(start, self._rows_per_chunk)
 
     def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
         """The counters of the other operators, and the NULL keys of the lookups."""

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from daedalus.pipelines.relation_graph import RelationGraph
     from daedalus.storage.embedding_index import IdIndex
 
 #: View types whose values an index of integers holds.
@@ -45,18 +44,15 @@ class Keys:
 
 
 class KeyedRows:
-    """Positions, times and keys of a kept relation's rows.
+    """Positions, times and keys of the rows of a day.
 
     Args:
-        graph: reads them.
-        relation: its name.
+        rows: their keys, `__row` and `__t`, in order.
         keys: sets of key columns.
     """
 
-    def __init__(self, graph: RelationGraph, relation: str, keys: Sequence[tuple[str, ...]]) -> None:
+    def __init__(self, rows: pa.Table, keys: Sequence[tuple[str, ...]]) -> None:
         names = list(dict.fromkeys(name for one in keys for name in one))
-        graph.keep(relation)
-        rows = graph.arrow(relation, [name for name in names if name not in (ROW, TICK)] + [ROW, TICK])
         self.rows: NDArray[np.int64] = rows[ROW].to_numpy()
         # A row without a time finds nothing.
         self.times: NDArray[np.int64] = rows[TICK].fill_null(np.iinfo(np.int64).min).to_numpy()

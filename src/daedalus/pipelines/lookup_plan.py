@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from daedalus.catalog.dtypes import to_duckdb
 from daedalus.catalog.model import Unset
-from daedalus.pipelines.day_shape import main_chain
+from daedalus.pipelines.day_shape import main_chain, output_operator
 from daedalus.pipelines.held_columns import HeldColumns
+from daedalus.pipelines.operator_sql import column_sql
 from daedalus.pipelines.operators import (
     ROW,
     TICK,
@@ -108,6 +109,23 @@ class LookupPlan:
                 )
             found = good
         return None
+
+    def passed_on(self, types: dict[str, str], absent: frozenset[str]) -> dict[str, str] | None:
+        """Output columns and the columns of `rows` that they are; None where anything else is done with the rows.
+
+        Args:
+            types: the columns of `rows`.
+            absent: those of them that their source lacks.
+        """
+        final = output_operator(self.pipeline)
+        readers = [operator for operator in self.pipeline if self.rows in operator.inputs]
+        if readers != [final] or not isinstance(final, Project):
+            return None
+        names = {quote_ident(name): name for name in types}
+        made = {column.name: column_sql(column, types, absent, final.name) for column in final.columns}
+        if not names.keys() >= set(made.values()) or made.keys() & {ROW, TICK}:
+            return None
+        return {column: names[sql] for column, sql in made.items()}
 
 
 def _first_of_day(pipeline: OperatorPipeline, chain: Sequence[AnyOperator]) -> int:

@@ -162,7 +162,7 @@ class VersionReader:
             values.append(ranked)
         missing = self._missing()
         whole = pa.concat_tables([*(table.select(missing.column_names) for table in values), missing])
-        taken = whole.combine_chunks().take(pa.array(np.append(order, len(codes))))
+        taken = whole.take(pa.array(np.append(order, len(codes)))).combine_chunks()
         return Versions(codes[order], ticks[order], available[order], ranks[order], taken)
 
     # ------------------------------------------------------------------ SQL

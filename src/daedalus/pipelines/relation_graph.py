@@ -6,6 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from daedalus.errors import DaedalusError, ExecutionError, SourceError
 from daedalus.pipelines.operators import ROW
 from daedalus.pipelines.profiling import NO_PROFILE, NoProfile
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import duckdb
-    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class RelationGraph:
         self.statements: list[tuple[str, str]] = []
         self._pending: dict[str, _Pending] = {}
         self._known: set[str] = set()
+        self._held: set[str] = set()
         self._types: dict[str, dict[str, str]] = {}
 
     def define(self, name: str, sql: str, reads: Iterable[str]) -> None:
@@ -98,9 +100,38 @@ class RelationGraph:
         self.execute(statement, name)
         del self._pending[name]
 
+    def hold(self, name: str, rows: int, most: int) -> pa.Table | None:
+        """Run the relation's statement and hold its rows, in order, in Arrow instead of a table.
+
+        Args:
+            name: a relation with positions.
+            rows: how many come at a time.
+            most: bytes; None is returned, and the relation stays a statement, where the rows take more.
+        """
+        self.types(name)
+        body = self.sql(name)
+        with self.profile.statement(self.connection, name, lambda: self.composed(name)):
+            reader = self.stream(body, name, rows)
+            batches = []
+            for batch in self.profile.waiting(reader):
+                batches.append(batch)
+                most -= batch.nbytes
+                if most < 0:
+                    reader.close()
+                    return None
+        table = in_order(pa.Table.from_batches(batches, reader.schema))
+        self.statements.append((name, body))
+        self.connection.register(name, table)
+        self._held.add(name)
+        del self._pending[name]
+        return table
+
     def drop(self, name: str) -> None:
         """Forget a table's rows."""
-        if name not in self._pending:
+        if name in self._held:
+            self._held.remove(name)
+            self.connection.unregister(name)
+        elif name not in self._pending:
             self.execute(f"DROP TABLE IF EXISTS {quote_ident(name)}", name)
 
     def knows(self, name: str) -> bool:
@@ -174,6 +205,14 @@ class RelationGraph:
         items = ", ".join(quote_ident(column) for column in columns)
         sql = f"SELECT {items} FROM {quote_ident(name)} {where} ORDER BY {quote_ident(order)}"
         return self.fetch(sql, name)
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """The rows in order of their positions, each column in one piece where it fits into one."""
+    rows = table[ROW].to_numpy()
+    if (rows[1:] > rows[:-1]).all():
+        return table.combine_chunks()
+    return table.take(pa.array(rows.argsort())).combine_chunks()
 
 
 def as_execution_error(error: Exception, operator: str) -> DaedalusError:
