@@ -70,7 +70,7 @@ def test_the_site_is_whole_and_fetches_nothing(site):
         assert 'class="mermaid"' not in text, (
             "a diagram would be drawn by a script from elsewhere: draw it as SVG"
         )
-linked = {Path(address).name for address in fetched.addresses} & {path.name for path in DRAWINGS}
+        linked = {Path(address).name for address in fetched.addresses} & {path.name for path in DRAWINGS}
         assert not linked, "drawings are set into the page, to follow its colours"
     styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
     assert not re.search(r"url\(['\"]?(https?:)?//", styles)
