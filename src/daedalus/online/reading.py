@@ -78,8 +78,8 @@ def _all_visible(table: OnlineTable, head: NDArray[Any], now: int) -> bool:
     """
     if not len(head) or table.created_field or head["flags"].tobytes() != bytes(len(head)):
         return False
-    times = head["event"].tolist()
-    oldest, newest = min(times), max(times)
+    times = head["event"]
+    oldest, newest = int(np.minimum.reduce(times)), int(np.maximum.reduce(times))
     late = now - round(table.delay_seconds * US) + BIAS
     since = 1 if table.ttl_seconds is None else now - round(table.ttl_seconds * US) + BIAS
     if newest == late and head["event_ns"].any():
