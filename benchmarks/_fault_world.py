@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import traceback
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SERVICE = "dssm_ranking"
 _DIMENSION = 16
 #: What a killed run may leave, and the next one has to remove.
-LEFTOVERS = (".new-", ".old-", ".history-", ".qid_map.parquet.", ".metadata.sqlite.", ".staging-")
+LEFTOVERS = (".new-", ".old-", ".history-", ".qid_map.parquet.", ".metadata.sqlite.", ".staging-", ".parts-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +64,20 @@ def make_world(folder: Path, events: int) -> None:
 
 
 def preload() -> None:
-    """Import here what every child needs; nothing of it starts a thread."""
+    """Import here what every child needs, as far as it can be forked: Polars says that it cannot."""
+    import numba
+
     import daedalus.pipelines.dynamic_feature
     import daedalus.pipelines.executor
+    import daedalus.pipelines.lookup_kernels
     import daedalus.pipelines.publish
-    import daedalus.platform
+    import daedalus.pipelines.settings_loading
     import daedalus.platform.openlineage
+    import daedalus.platform.records
     import daedalus.platform.tracking
     import daedalus.storage.sinks.duckdb_file  # noqa: F401
+
+    numba.njit(lambda number: number + 1)(1)  # which loads the compiler
 
 
 def train(
@@ -175,18 +182,25 @@ def table_states(case: Case) -> dict[str, str]:
             "SELECT 1 FROM duckdb_tables() WHERE schema_name = ? AND table_name = 'training'", [case.service]
         ).fetchall():
             return {}
-        rows = connection.execute(
-            f"SELECT dt, count(*), bit_xor(hash(t)) FROM {case.service}.{case.service}.training AS t "
-            "GROUP BY dt ORDER BY dt"
-        ).fetchall()
-    return {f"table/dt={day}": f"{count} {digest}" for day, count, digest in rows}
+        by_day = defaultdict(list)
+        found = connection.execute(f"SELECT * FROM {case.service}.{case.service}.training")
+        columns = [column[0] for column in found.description]
+        for row in found.fetchall():
+            # A column that a later definition added is NULL in the rows before it.
+            known = {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+            by_day[str(known["dt"])].append(json.dumps(known, sort_keys=True, default=str))
+    return {f"table/dt={day}": _digest(sorted(rows)) for day, rows in sorted(by_day.items())}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def disk_state(case: Case) -> dict[str, Any]:
     """Everything that stands, in a child: days, table, map, records."""
     return {
         "days": day_states(case) | table_states(case),
-        "map": hashlib.sha256(json.dumps(map_state(case)).encode()).hexdigest(),
+        "map": _digest(map_state(case)),
         "mapped": len(map_state(case)),
         **record_state(case),
     }
@@ -219,4 +233,6 @@ def leftovers(case: Case) -> list[str]:
     """What killed runs left in the run root and in the places for what does not last."""
     found = [path for path in case.out.rglob("*") if path.name.startswith(LEFTOVERS)]
     found += [path for name in ("spill", "tmp") for path in (case.folder / name).iterdir()]
+    # An empty folder that had no name yet is removed when it is ten minutes old.
+    found = [path for path in found if not path.name.startswith(".making-")]
     return sorted(str(path.relative_to(case.folder)) for path in found if not path.name.endswith(".lock"))

@@ -139,7 +139,7 @@ def _die() -> None:
 def in_child(
     work: Callable[[], Any], log: Path, *, moment: Moment | None = None, traced: bool = False
 ) -> Ended:
-    """Do the work in a fork of this process, which must have no threads; kill it at the moment.
+    """Do the work in a fork of this process, which has only imported what it needs; kill it at the moment.
 
     Args:
         work: what it returns must be JSON.

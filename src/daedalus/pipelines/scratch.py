@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOCK = ".lock"
+#: A folder without a name yet takes microseconds to get it.
+_MAKING_SECONDS = 600.0
 
 
 @contextlib.contextmanager
@@ -42,6 +45,10 @@ def scratch_folder(base: Path, prefix: str) -> Iterator[Path]:
 
 def sweep(base: Path, prefix: str) -> None:
     """Remove the folders of this prefix whose owner is gone."""
+    for half in base.glob(f".making-{prefix}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - half.stat().st_mtime > _MAKING_SECONDS:
+                shutil.rmtree(half, ignore_errors=True)
     for left in base.glob(f"{prefix}*/{_LOCK}"):
         with contextlib.suppress(OSError):
             lock = os.open(left, os.O_RDWR)
