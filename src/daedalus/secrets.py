@@ -27,14 +27,16 @@ _SECRET_NAME = re.compile(
 )
 #: What names a secret in a connection string, an option or a URL's query.
 _KEY = (
-    r"(?<![A-Za-z0-9])(?:[a-z0-9]+[_-])*(?:password|passwd|passphrase|pwd|secret|secret_?(?:access_?)?key|token"
-    r"|access_?key|api_?key|private_?key|signature|sig|credential)"
+    r"(?<![A-Za-z0-9])(?:[a-z0-9]+[_-])*(?:(?:ssl|pg|db)?password|passwd|passphrase|pwd|secret"
+    r"|secret_?(?:access_?)?key|token|access_?key|api_?key|private_?key|signature|sig|credential)"
 )
+#: What follows a colon in a URL is a password up to the @, slashes and all, unless it is a port and the @ stands in
+#: the query (`?key=...`) or in other text (quotes, commas).
+_NO_PORT = r"(?!\d+(?:/[^\s@?]*)?\?\w+=)(?!\d+[/?][^\s@]*[\"'<>,;])"
 #: Unmistakable wherever they stand, in SQL, too.
 _CREDENTIALS = (
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
-    # A password in a URL; it may hold a slash, but then what follows the colon is no port.
-    re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@'\"]*:(?!\d+[/?])[^\s@]+@", re.IGNORECASE),
+    re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@'\"]*:" + _NO_PORT + r"[^\s@]+@", re.IGNORECASE),
     re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
     re.compile(r"\b(ghp|gho|ghs|github_pat|glpat|xox[abprs]|sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"),
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
@@ -55,7 +57,7 @@ _AWS_SECRET = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9+/]{39}[A-Za-
 #: Values that a source resolved in this process; `mask` replaces them wherever they turn up.
 _resolved: set[str] = set()
 _SHORTEST = 4
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)(?!\d+[/?])([^\s@]+)(@)")
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)" + _NO_PORT + r"([^\s@]+)(@)")
 _NAMED_VALUE = re.compile(f"({_KEY}\\s*=\\s*)('[^']*'|\"[^\"]*\"|[^&;\\s]+)", re.IGNORECASE)
 
 

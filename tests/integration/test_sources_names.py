@@ -180,6 +180,15 @@ def test_a_postgres_query_cannot_write(
         ),
         ("${WHOLE}", {"user": "u", "password": "p@ss-word", "host": "h", "database": "d"}),
         ("postgresql:///d?host=/var/run/pg&user=u", {"host": "/var/run/pg", "user": "u", "database": "d"}),
+        ("${RAW}", {"user": "u", "password": "12/a:b@c", "host": "h", "port": "5432", "database": "d"}),
+        (
+            "postgresql://u@[::1]:5433/d?sslmode=disable",
+            {"host": "::1", "port": "5433", "user": "u", "database": "d", "sslmode": "disable"},
+        ),
+        (
+            "postgresql://a:5433,b:${PORT}/d?user=x@y",
+            {"host": "a,b", "port": "5433,5434", "user": "x@y", "database": "d"},
+        ),
     ],
 )
 def test_postgres_urls(url: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,9 +197,27 @@ def test_postgres_urls(url: str, expected: dict[str, str], monkeypatch: pytest.M
         "PW": "p@/:%41#",
         "DB": "d'b",
         "WHOLE": "postgres://u:p%40ss-word@h/d",
+        "RAW": "postgres://u:12/a:b@c@h:5432/d",
+        "PORT": "5434",
     }.items():
         monkeypatch.setenv(name, value)
     assert place_of(url, {}, "view v").parameters() == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgres://u:hid?den@h/d",
+        "postgres://u:hid#den:x/y",
+        "hidden",
+        "postgres://u:hid?den=1@h/d&",
+    ],
+)
+def test_a_whole_url_that_is_none_is_not_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHOLE", value)
+    with pytest.raises(DefinitionError, match=r"v\.database_path: .*percent-encoded") as caught:
+        place_of("${WHOLE}", {}, "view v").parameters()
+    assert "hid" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

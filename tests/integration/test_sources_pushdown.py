@@ -118,7 +118,8 @@ def test_postgres_is_asked_for_the_day_and_the_columns(
             len(view.rows(["event"], TickRange(low_us=START_US + 10_000_000, high_us=START_US + DAY_US)))
             == 90
         )
-    (copied,) = [text for text in statements if text.startswith("COPY") and '"event"' in text]
+    copies = [text for text in statements if text.startswith("COPY") and '"event"' in text]
+    (copied,) = [text for text in copies if "pg_typeof" not in text]  # asked once, and of no row
     assert "2026-05-01 00:00:10" in copied
     assert "wide" not in copied
     assert not [text for text in statements if text.split()[0] in {"INSERT", "CREATE", "UPDATE", "DELETE"}]

@@ -153,6 +153,14 @@ KEPT = [
     ("'5'::JSON, '\"5\"', 'null'", "BIGINT", [5, 5, None]),
     ("'12345678901234567890123'::JSON", "HUGEINT", [12345678901234567890123]),
     ("'1.10'::JSON", "DECIMAL(10,2)", [D("1.10")]),
+    ("'12345678901234567890.123'::JSON", "DECIMAL(38,3)", [D("12345678901234567890.123")]),
+    ("' 5\n'::JSON", "BIGINT", [5]),
+    ('\'["1.12345678901234567890 \\" 2"]\'::JSON', "VARCHAR[]", [['1.12345678901234567890 " 2']]),
+    (
+        '\'{"a/b": [{"c~d": 1}, null, {}]}\'::JSON',
+        'STRUCT("a/b" STRUCT("c~d" BIGINT)[])',
+        [{"a/b": [{"c~d": 1}, None, {"c~d": None}]}],
+    ),
     ("'true'::JSON", "BOOLEAN", [True]),
     ("'\"2024-01-02T00:00:00+02:00\"'::JSON", "TIMESTAMP", [at(2024, 1, 1, 22)]),
     ("'{\"a\": [1,  2]}'::JSON", "VARCHAR", ['{"a": [1,  2]}']),
@@ -221,6 +229,15 @@ LOST = [
     ("'{\"a\": 1.5}'::JSON", "STRUCT(a BIGINT)", "1.5"),
     ('\'{"k": "x"}\'::JSON', "MAP(VARCHAR, BIGINT)", "x"),
     ("'1e400'::JSON", "DOUBLE", "1e400"),
+    # what DuckDB takes out of JSON as the nearest double
+    ("'0.12345678901234567890'::JSON", "DOUBLE", "0.12345678901234567890"),
+    ("'[0.1, 0.1234567890123456789]'::JSON", "DECIMAL(38,19)[]", "0.1234567890123456789"),
+    ("'[0.1234567890123456789]'::JSON", "VARCHAR[]", "0.1234567890123456789"),
+    ('\'{"a": {"b": 1, "c": 2}}\'::JSON', "STRUCT(a STRUCT(b BIGINT))", "c"),
+    ('\'[{"b": 1}, {"c": 2}]\'::JSON', "STRUCT(b BIGINT)[]", "c"),
+    ('\'{"k": {"b": 1, "c": 2}}\'::JSON', "MAP(VARCHAR, STRUCT(b BIGINT))", "c"),
+    ("'infinity'", "TIMESTAMP", "infinity"),
+    ("'-infinity'", "DATE", "-infinity"),
 ]
 
 

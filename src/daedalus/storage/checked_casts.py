@@ -32,11 +32,16 @@ _TIME_DIGITS = {"TIMESTAMP": 6, "TIMESTAMPTZ": 6, "TIMESTAMP_NS": 9, "TIME": 6, 
 _TIME_DIGITS |= {"TIMESTAMP_S": 6, "TIMESTAMP_MS": 6}
 #: Significant digits after which a text says more than the float can.
 _FLOAT_DIGITS = {"HALF_FLOAT": 9, "FLOAT": 9, "DOUBLE": 17}
+#: A text of JSON; a number of it with a fraction or an exponent.
+_JSON_STRING = r'"(?:[^"\\]|\\.)*"'
+_JSON_FRACTION = r"\d+(?:\.\d+(?:[eE][-+]?\d+)?|[eE][-+]?\d+)"
+_JSON_BLANKS = "' ' || chr(9) || chr(10) || chr(13)"
 _COARSE = ("DATE", "TIMESTAMP_S", "TIMESTAMP_MS")
 _DOUBLE_DIGITS = 15
 _NS_YEARS = ("TIMESTAMP '1677-09-22 00:00:00'", "TIMESTAMP '2262-04-11 00:00:00'")
 #: What DuckDB calls some types, and we do.
 _SPELLINGS = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ", "TIME WITH TIME ZONE": "TIMETZ"}
+_TEXTS = re.compile(r"^VARCHAR(\[\d*\])+$")
 _SUFFIX = re.compile(r"(\[\d*\])*$")
 
 
@@ -73,6 +78,10 @@ def checked_cast(raw: str, source_type: str, dtype: str) -> CheckedCast:
         return _of_json(raw, parse_dtype(dtype))
     if source_type.startswith("ENUM("):
         return _of_text(f"CAST({raw} AS VARCHAR)", parse_dtype(dtype))
+    if _TEXTS.match(source_type):
+        declared = parse_dtype(dtype)
+        if isinstance(declared, ListType) and _texts(declared).count("[") == source_type.count("["):
+            return _of_items(f"TRY_CAST({raw} AS {_texts(declared)})", declared, 0)
     value = f"TRY_CAST({raw} AS {dtype})"
     if dtype == "TIMESTAMP_NS" and source_type.startswith(("TIMESTAMP", "DATE")):
         # Outside these years DuckDB raises where TRY_CAST should give NULL.
@@ -113,6 +122,8 @@ def _nothing_lost(text: str, value: str, dtype: Dtype) -> str:
     if name in _TIME_DIGITS:
         digits = rf"[^.]*(\.\d{{1,{_TIME_DIGITS[name]}}}0*(\D.*)?)?"
         kept = f"regexp_full_match({text}, {quote_literal(digits)})"
+        if name in ("DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIMESTAMP_NS"):
+            kept += f" AND isfinite(TRY_CAST({value} AS TIMESTAMP))"
         if name in _COARSE:
             kept += f" AND CAST({value} AS TIMESTAMP) = CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
         return f"({kept})"
@@ -143,17 +154,47 @@ def _decimal_kept(text: str, value: str, dtype: DecimalType) -> str:
 def _of_json(raw: str, dtype: Dtype) -> CheckedCast:
     if dtype == Scalar("VARCHAR"):
         return CheckedCast(f"CAST({raw} AS VARCHAR)", "TRUE")
+    text = f"CAST({raw} AS VARCHAR)"
     if not isinstance(dtype, ListType | StructType | MapType):
-        cast = _of_text(f"json_extract_string({raw}, '$')", dtype)
+        # A number as it is written: DuckDB would write it anew, as the nearest double.
+        written = f"CASE WHEN regexp_matches({text}, '^\\s*[-0-9]') THEN trim({text}, {_JSON_BLANKS})"
+        cast = _of_text(f"({written} ELSE json_extract_string({raw}, '$') END)", dtype)
     else:
         cast = _of_items(f"TRY_CAST({raw} AS {_texts(dtype)})", dtype, 0)
-        if isinstance(dtype, StructType):
-            known = ", ".join(quote_literal(name) for name, _ in dtype.fields)
-            others = f"len(list_filter(json_keys({raw}), lambda k: k NOT IN ({known}))) = 0"
-            cast = CheckedCast(cast.value, f"({cast.fits} AND {others})")
+        checks = [cast.fits, _no_long_fractions(text), *_only_known_keys(raw, dtype, 0)]
+        cast = CheckedCast(cast.value, f"({' AND '.join(checks)})")
     null = f"CAST({raw} AS VARCHAR) = 'null'"
     value = f"CASE WHEN {null} THEN NULL ELSE {cast.value} END"
     return CheckedCast(value, f"({null} OR {cast.fits})")
+
+
+def _no_long_fractions(text: str) -> str:
+    """No number has more digits than DuckDB keeps when it takes a fraction out of JSON; whole numbers it keeps."""
+    bare = f"regexp_replace({text}, {quote_literal(_JSON_STRING)}, '', 'g')"
+    numbers = f"regexp_extract_all({bare}, {quote_literal(_JSON_FRACTION)})"
+    digits = "regexp_replace(regexp_replace(n, '[eE].*|[.]', '', 'g'), '^0+|0+$', '', 'g')"
+    return f"len(list_filter({numbers}, lambda n: length({digits}) > {_FLOAT_DIGITS['DOUBLE']})) = 0"
+
+
+def _only_known_keys(raw: str, dtype: Dtype, depth: int) -> list[str]:
+    """That no object has a key which its STRUCT lacks, at any depth."""
+    item = f"j{depth}"
+    match dtype:
+        case StructType(fields=fields):
+            known = ", ".join(quote_literal(name) for name, _ in fields)
+            checks = [f"coalesce(len(list_filter(json_keys({raw}), lambda k: k NOT IN ({known}))), 0) = 0"]
+            for name, part in fields:
+                pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+                checks += _only_known_keys(f"json_extract({raw}, {quote_literal(pointer)})", part, depth + 1)
+            return checks
+        case ListType(element=inner):
+            items = f"json_extract({raw}, '$[*]')"
+        case MapType(value=inner):
+            items = f"json_extract({raw}, '$.*')"
+        case _:
+            return []
+    each = " AND ".join(_only_known_keys(item, inner, depth + 1))
+    return [f"coalesce(list_bool_and(list_transform({items}, lambda {item}: {each})), TRUE)"] if each else []
 
 
 # ------------------------------------------------------------------ lists, structs and maps of texts

@@ -13,7 +13,7 @@ from daedalus.catalog.dtypes import to_duckdb
 from daedalus.errors import SourceError, did_you_mean
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.checked_casts import INTEGERS, checked_cast, spelled
-from daedalus.storage.sources.base import shape_sql
+from daedalus.storage.sources.base import shape_sql, sound_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,6 +147,13 @@ class ViewReader:
         if column.source_type in FLOATS:
             raw = apart_from_source(raw)
         value = raw if column.source_type == column.dtype else self._cast_sql(column, raw)
+        if sound := sound_sql(self._source, raw, column.source_type):
+            message = (
+                f"{ERROR_MARK}{self._place(column)}{_read_from(column)}: a time that no dtype holds, infinity or one "
+                "too far away. Convert it in source.query, such as NULLIF(column, 'infinity'). The first such value: "
+            )
+            shown = f"error({quote_literal(message)} || CAST({raw} AS VARCHAR))"
+            value = f"CASE WHEN {raw} IS NULL OR {sound} THEN {value} ELSE {shown} END"
         if not self.view.field(column.name).nullable:
             message = f"{ERROR_MARK}{self._place(column)} holds NULL, but is declared nullable: false"
             value = f"CASE WHEN {raw} IS NULL THEN error({quote_literal(message)}) ELSE {value} END"
@@ -169,12 +176,12 @@ class ViewReader:
         """Refuse a pair of types that DuckDB has no cast between, whatever the values."""
         import duckdb
 
-        raw = f"CAST(NULL AS {column.source_type})"
-        cast = checked_cast(raw, column.source_type, column.dtype)
+        cast = checked_cast("raw.x", column.source_type, column.dtype)
         try:
             # On a cursor of its own: the connection may be in the middle of a result.
             with self._connection.cursor() as cursor:
-                cursor.execute(f"DESCRIBE SELECT {cast.value}, {cast.fits}")
+                one = f"(SELECT CAST(NULL AS {column.source_type}) AS x) AS raw"
+                cursor.execute(f"DESCRIBE SELECT {cast.value}, {cast.fits} FROM {one}")
         except duckdb.Error:
             raise SourceError(
                 f"the source's type {column.source_type} cannot become the declared "

@@ -81,6 +81,19 @@ class Fetching(Protocol):
         """A FROM item with the relation's columns and no rows; fetches nothing."""
 
 
+class Doubting(Protocol):
+    """A source whose values DuckDB may misread; it can tell them."""
+
+    def sound_sql(self, value: str, dtype: str) -> str:
+        """A condition on a value of this type that is false where it is not what the source holds; may be empty."""
+
+
+def sound_sql(source: Source, value: str, dtype: str) -> str:
+    """The condition of a source that doubts its values; else empty."""
+    sound = getattr(source, "sound_sql", None)
+    return "" if sound is None else str(sound(value, dtype))
+
+
 def shape_sql(source: Source, time_range: TickRange | None, columns: Sequence[str] | None) -> str:
     """A FROM item for statements that are bound or shown, but not run."""
     shape = getattr(source, "shape_sql", source.relation_sql)

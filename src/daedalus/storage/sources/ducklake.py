@@ -276,6 +276,10 @@ class DuckLakeSource:
         where = f" WHERE {' AND '.join(bounds)}" if bounds else ""
         return f"(SELECT {items} FROM {self._relation()}{where})"
 
+    def sound_sql(self, value: str, dtype: str) -> str:
+        """What is true of every time but infinity, which no dtype has."""
+        return f"isfinite({value})" if dtype in ("DATE", "TIMESTAMP", "TIMESTAMPTZ") else ""
+
     def _relation(self) -> str:
         """The table or query as a FROM item."""
         if self._table is not None:

@@ -50,6 +50,16 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
         "A column was renamed or dropped: change the view's query or field_mapping",
     ),
     (
+        r"has duplicate column name",
+        "two columns have names that differ only in case",
+        "Write source.query with the columns that are needed, each under a name of its own",
+    ),
+    (
+        r"expected an array with \d+ dimension",
+        "an array holds arrays, which nothing says beforehand",
+        "Write to_jsonb(column) in source.query; JSON becomes the declared lists",
+    ),
+    (
         r"lock timeout|canceling statement due to lock",
         "another session holds a lock on the table",
         "Wait until it is done, then run again",

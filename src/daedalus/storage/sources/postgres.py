@@ -16,8 +16,9 @@ from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import load_extensions
 from daedalus.storage.sources.faults import plain_faults
 from daedalus.storage.sources.postgres_place import SETTINGS, PostgresPlace, place_of
+from daedalus.storage.sources.postgres_types import PostgresColumn, postgres_columns
 from daedalus.storage.sources.relations import chosen, range_conditions, split_table_name
-from daedalus.storage.view_reader import UNIT_US, source_name_of
+from daedalus.storage.view_reader import ERROR_MARK, UNIT_US, source_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from daedalus.storage.sources.base import TickRange
 
 _LOCK_SECONDS = 30
+#: The first time that Postgres has, and the last year that DuckDB has all of.
+_FIRST_TIME, _LAST_TIME = "'4714-11-24 (BC) 00:00:00'", "'294246-12-31 23:59:59'"
 _STATE_SQL = """
 SELECT pg_export_snapshot() AS snapshot,
        pg_current_snapshot()::text AS visible,
@@ -62,20 +65,20 @@ class PostgresSnapshot:
 
     Attributes:
         relation: `schema.table`, or the query's hash.
-        types: (column, DuckDB type) in order.
-        as_text: the columns that are read as text, for DuckDB would round them.
+        all_columns: what the relation has, in order.
+        direct: whether it is a table that DuckDB may read through its catalog.
     """
 
     place: str
     relation: str
     state: PostgresState
-    types: tuple[tuple[str, str], ...]
-    as_text: frozenset[str]
+    all_columns: tuple[PostgresColumn, ...]
+    direct: bool
 
     @property
     def columns(self) -> frozenset[str]:
         """The names of the columns, in lower case."""
-        return frozenset(name.lower() for name, _ in self.types)
+        return frozenset(column.name.lower() for column in self.all_columns)
 
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
         """The place: a day that was read is read again only when it is asked for."""
@@ -197,6 +200,7 @@ class PostgresSource:
         self._query = source.query.strip().rstrip(";")
         self._time_column = source_name_of(view, view.timestamp_field) if view.timestamp_field else ""
         self._unit_us = UNIT_US[source.timestamp_unit]
+        self._declared = {source_name_of(view, field.name).lower(): field.dtype for field in view.fields}
         self._snapshot: PostgresSnapshot | None = None
         self._shared: dict[str, Any] | None = {} if shared is None else shared
 
@@ -233,21 +237,9 @@ class PostgresSource:
     def _take_snapshot(self) -> PostgresSnapshot:
         keeper = self._keeper()
         types = keeper.types(f"SELECT * FROM {self._relation}")
-        rounded = [name for name, dtype in types.items() if dtype.removesuffix("[]") == "DOUBLE"]
-        as_text: set[str] = set()
-        if rounded:
-            # An unbounded numeric, which DuckDB would read as DOUBLE.
-            kinds = ", ".join(
-                f"pg_typeof(r.{quote_ident(name)})::text AS kind_{at}" for at, name in enumerate(rounded)
-            )
-            (found,) = keeper.rows(
-                f"SELECT {kinds} FROM (SELECT 1) AS one LEFT JOIN (SELECT * FROM {self._relation} LIMIT 0) AS r ON true"
-            )
-            as_text = {name for name, kind in zip(rounded, found, strict=True) if kind.startswith("numeric")}
-        shown = {
-            name: dtype.replace("DOUBLE", "VARCHAR") if name in as_text else dtype
-            for name, dtype in types.items()
-        }
+        columns = postgres_columns(
+            types, self._declared, self._relation, is_table=self._table is not None, rows=keeper.rows
+        )
         relation = (
             ".".join(self._table) if self._table else hashlib.sha256(self._query.encode()).hexdigest()[:16]
         )
@@ -255,8 +247,9 @@ class PostgresSource:
             place=self._place.label,
             relation=relation if self._table else f"query {relation}",
             state=keeper.state,
-            types=tuple(shown.items()),
-            as_text=frozenset(as_text),
+            all_columns=columns,
+            direct=self._table is not None
+            and all(column.direct for column in columns if column.name.lower() in self._declared),
         )
 
     def _keeper(self) -> PostgresKeeper:
@@ -290,30 +283,44 @@ class PostgresSource:
     def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """The columns and their DuckDB types, as of the snapshot."""
         del connection
-        return dict(self.snapshot().types)
+        return {column.name: column.dtype for column in self.snapshot().all_columns}
 
     def relation_sql(self, time_range: TickRange | None = None, columns: Sequence[str] | None = None) -> str:
         """A SELECT of the columns and the range, which the server runs.
 
-        A table is read through the attached catalog, so that DuckDB hands on its other filters, too; a query, or a
-        column that must come as text, as a statement of its own.
+        A table whose columns allow it is read through the attached catalog, so that DuckDB hands on its other
+        filters, too, and reads its pages side by side; any other, and a query, by a statement.
         """
-        snapshot = self.snapshot()
-        types = dict(snapshot.types)
-        names = chosen(types, columns)
-        if self._table is not None and not snapshot.as_text.intersection(names):
-            items = ", ".join(quote_ident(name) for name in names) or "1 AS __one"
+        everything = {column.name: column for column in self.snapshot().all_columns}
+        types = {name: column.dtype for name, column in everything.items()}
+        wanted = [everything[name] for name in chosen(types, columns)]
+        if self.snapshot().direct:
+            items = ", ".join(map(_local_item, wanted)) or "1 AS __one"
             place = f"{quote_ident(self._alias)}.{self._relation}"
             return f"(SELECT {items} FROM {place}{self._where_sql(types, time_range, postgres=False)})"
-        items = ", ".join(self._item(name, types[name]) for name in names) or "1 AS __one"
+        flags = [f"({column.is_nan}) AS {_flag(at)}" for at, column in enumerate(wanted) if column.is_nan]
+        items = ", ".join([*map(_remote_item, wanted), *flags]) or "1 AS __one"
         remote = f"SELECT {items} FROM {self._relation}{self._where_sql(types, time_range, postgres=True)}"
-        return f"postgres_query({quote_literal(self._alias)}, {quote_literal(remote)})"
+        statement = f"postgres_query({quote_literal(self._alias)}, {quote_literal(remote)})"
+        if not any(column.is_nan or column.is_json for column in wanted):
+            return statement
+        return f"(SELECT {', '.join(map(self._checked_item, range(len(wanted)), wanted))} FROM {statement})"
 
-    def _item(self, name: str, dtype: str) -> str:
-        ident = quote_ident(name)
-        if name not in self.snapshot().as_text:
-            return ident
-        return f"{ident}::text{'[]' if dtype.endswith('[]') else ''} AS {ident}"
+    def _checked_item(self, at: int, column: PostgresColumn) -> str:
+        name = quote_ident(column.name)
+        if not column.is_nan:
+            return _local_item(column)
+        text = (
+            f"{ERROR_MARK}{self._where}: column {column.name} holds NaN, which a {column.dtype} does not have. "
+            "Declare the field DOUBLE, or leave NaN out in source.query"
+        )
+        return f"CASE WHEN {_flag(at)} THEN error({quote_literal(text)}) ELSE {name} END AS {name}"
+
+    def sound_sql(self, value: str, dtype: str) -> str:
+        """What is true of every time that DuckDB has: beyond its range, a value of Postgres' comes as another one."""
+        if dtype in ("TIMESTAMP", "TIMESTAMPTZ"):
+            return f"{value} BETWEEN CAST({_FIRST_TIME} AS {dtype}) AND CAST({_LAST_TIME} AS {dtype})"
+        return f"isfinite({value})" if dtype == "DATE" else ""
 
     def _where_sql(self, types: dict[str, str], time_range: TickRange | None, *, postgres: bool) -> str:
         found = [name for name in types if name.lower() == self._time_column.lower()]
@@ -329,6 +336,20 @@ class PostgresSource:
         """Let the database forget the snapshot."""
         for key in [key for key in self._shared or () if key.startswith("postgres:")]:
             (self._shared or {}).pop(key).close()
+
+
+def _local_item(column: PostgresColumn) -> str:
+    name = quote_ident(column.name)
+    return f"CAST({name} AS JSON) AS {name}" if column.is_json else name
+
+
+def _remote_item(column: PostgresColumn) -> str:
+    name = quote_ident(column.name)
+    return f"{column.remote} AS {name}" if column.remote else name
+
+
+def _flag(at: int) -> str:
+    return quote_ident(f"__is_nan_{at}")
 
 
 def begin(connection: duckdb.DuckDBPyConnection) -> None:

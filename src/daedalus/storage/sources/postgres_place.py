@@ -29,10 +29,12 @@ _PATIENCE = {
     "application_name": "daedalus",
 }
 _URL = re.compile(
-    r"^postgres(?:ql)?://(?:(?P<user>[^:@/]*)(?::(?P<password>[^@]*))?@)?(?P<host>[^/?]*)"
-    r"(?:/(?P<database>[^?]*))?(?:\?(?P<parameters>.*))?$",
-    re.IGNORECASE,
+    # What stands before the last @ says who; a password may hold an @ or a slash.
+    r"^postgres(?:ql)?://(?:(?P<user>[^:@/?]*)(?::(?P<password>[^?]*))?@)?(?P<hosts>[^/?@]*)"
+    r"(?:/(?P<database>[^?]*))?(?:\?(?P<parameters>(?:[A-Za-z_]+=[^&]*&?)*))?$",
+    re.IGNORECASE | re.DOTALL,
 )
+_HOST = re.compile(r"^(?P<host>\[[^\]]*\]|[^:\[\]]*)(?::(?P<port>\d*|(?:\$\{[^}]*\})*))?$")
 #: Names of libpq's parameters in DuckDB's secret; the others go into the connection string.
 _SECRET_PARTS = ("host", "port", "user", "password", "database")
 
@@ -68,16 +70,21 @@ class PostgresPlace:
         if whole:
             text = expand_env(text, where=f"{self.where}.database_path")
         match = _URL.match(text)
-        if match is None:
+        hosts = [_HOST.match(one) for one in match["hosts"].split(",")] if match else [None]
+        if match is None or not all(hosts):
+            # What it is, is not shown: a password that confuses would stand in the wrong part.
             raise DefinitionError(
-                f"{self.label} is no Postgres URL",
+                "the database's place is no Postgres URL",
                 where=f"{self.where}.database_path",
-                hint="Write postgresql://${PGUSER}:${PGPASSWORD}@host:5432/database",
+                hint="Write postgresql://${PGUSER}:${PGPASSWORD}@host:5432/database. In a variable that is the whole "
+                "URL, what is no letter or digit in the password is percent-encoded",
             )
-        host, _, port = match["host"].rpartition(":") if ":" in match["host"] else (match["host"], "", "")
-        written = {"host": host, "port": port} | {
-            key: match[key] or "" for key in ("user", "password", "database")
+        places = [(one["host"].strip("[]"), one["port"] or "") for one in hosts if one is not None]
+        written = {
+            key: ",".join(part) for key, part in zip(("host", "port"), zip(*places, strict=True), strict=True)
         }
+        written["port"] = written["port"].strip(",")
+        written |= {key: match[key] or "" for key in ("user", "password", "database")}
         found = {key: self._part(value, whole=whole) for key, value in written.items()}
         for key, value in parse_qsl((match["parameters"] or "").replace("+", "%2B")):
             found["database" if key == "dbname" else key] = self._part(value, whole=True)
@@ -90,7 +97,8 @@ class PostgresPlace:
             }.items()
             if value
         }
-        remember_secret(found["password"])
+        for key in ("password", "sslpassword"):
+            remember_secret(found.get(key, ""))
         return {key: value for key, value in found.items() if value}
 
     def _part(self, text: str, *, whole: bool) -> str:
