@@ -98,7 +98,7 @@ def main() -> None:
                     [sys.executable, "-c", "from pathlib import Path\n" + body], cwd=folder, check=True
                 )
             elif language == "console":
-                for line in body.splitlines():
+                for line in body.replace("\\\n   ", "").splitlines():
                     command = line.removeprefix("$ ").partition(" ||")[0]
                     if not line.startswith("$ daeda"):
                         continue

@@ -289,7 +289,7 @@ def test_console_shows_what_the_commands_print(documented_project, capsys):
 def shows(text: str, capsys: pytest.CaptureFixture) -> None:
     """Run the commands of a block; what it shows between them is what they print."""
     printed = ""
-    for line in text.splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         if not line.startswith("$ "):
             assert " ".join(line.split()) in printed, f"{line}\n{printed}"
             continue
