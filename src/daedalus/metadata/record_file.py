@@ -162,7 +162,7 @@ class RecordFile:
         return ExecutionError(
             f"the run cannot be recorded: {why}",
             where=str(self.path),
-            hint="Make the folder writable, or choose another one with --output-root",
+            hint="Free space there or make the folder writable, or choose another one with --output-root",
         )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import xxhash
 
+from daedalus.errors import ExecutionError
 from daedalus.pipelines.day_context import day_start_us, scan_range
 from daedalus.pipelines.day_relations import DayRelations
 from daedalus.pipelines.duckdb_session import duckdb_session
@@ -227,11 +228,22 @@ class HistoryCache:
 
         Raises:
             NotExactError: a column's type does not survive the files.
+            ExecutionError: the folder cannot be written.
         """
-        with (
-            scratch_folder(self._folder, _PARTS) as parts,
-            duckdb_session(self._context.config.duckdb_settings()) as connection,
-        ):
+        try:
+            with scratch_folder(self._folder, _PARTS) as parts:
+                self._make(days, parts)
+        except OSError as error:
+            if error.errno is None:  # a backend's, told of by Arrow
+                raise
+            raise ExecutionError(
+                f"the history of earlier days cannot be kept: {error.strerror or error}",
+                where=str(self._folder),
+                hint="Free space or fix the permissions; the folder is a cache and may be removed",
+            ) from error
+
+    def _make(self, days: Sequence[dt.date], parts: Path) -> None:
+        with duckdb_session(self._context.config.duckdb_settings()) as connection:
             for together in self._portions(days, connection):
                 relations = DayRelations(self._context_of(together), connection)
                 for operator in relations.context.pipeline:
