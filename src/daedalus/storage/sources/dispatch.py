@@ -111,6 +111,7 @@ def _parquet(view: FeatureViewDef, source_root: str, where: str) -> Source:
         settings=settings,
     )
     source.require_columns(source_name_of(view, field.name) for field in view.fields if not field.optional)
+    source.refuse_rounding(source_name_of(view, field.name) for field in view.fields)
     return source
 
 

@@ -15,6 +15,7 @@ from daedalus.secrets import mask
 from daedalus.storage.sources.faults import backend_fault, source_error
 from daedalus.storage.sources.local_files import LocalFiles
 from daedalus.storage.sources.object_store import ObjectStoreFiles, is_object_store
+from daedalus.storage.sources.parquet_unions import rounded_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -134,6 +135,19 @@ class ParquetSource:
                         where=self._where,
                         hint="Declare the field `optional: true`, or map it with field_mapping",
                     )
+
+    def refuse_rounding(self, names: Iterable[str]) -> None:
+        """Refuse files that differ so in a column's type that DuckDB, which reads them as one, would round."""
+        for name in names:
+            found = rounded_file(self.snapshot().files, name)
+            if found is not None:
+                file, kind, widest = found
+                raise SourceError(
+                    f"column {name!r} is {kind} in {file.path} and a float in another: read together, as {widest}, "
+                    "its values could be rounded",
+                    where=self._where,
+                    hint="Write the files with one type",
+                )
 
     def close(self) -> None:
         """Files need no letting go."""

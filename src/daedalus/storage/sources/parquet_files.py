@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import xxhash
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_US = {"milliseconds": (1_000, 1), "microseconds": (1, 1), "nanoseconds": (1, 1_000)}
 _MAGIC = b"PAR1"
+Bounds = tuple[int | None, int | None]
 #: The footer's length and the magic bytes end every file.
 TAIL_BYTES = 8
 
@@ -92,7 +93,7 @@ def parse_footer(path: str, size: int, modified_ns: int, footer: bytes, etag: st
     )
 
 
-def _bounds(metadata: Any, read: Callable[[Any], int | None]) -> tuple[tuple[str, int, int], ...]:
+def _bounds(metadata: Any, read: Callable[[Any], Bounds]) -> tuple[tuple[str, int, int], ...]:
     """Smallest and largest of each column that `read` understands; only where every row group knows them."""
     found: dict[str, tuple[int, int] | None] = {}
     for group in range(metadata.num_row_groups):
@@ -107,10 +108,7 @@ def _bounds(metadata: Any, read: Callable[[Any], int | None]) -> tuple[tuple[str
             ):
                 continue  # only NULLs, which are in no range
             known = statistics is not None and statistics.has_min_max
-            try:
-                low, high = (read(statistics.min), read(statistics.max)) if known else (None, None)
-            except OverflowError:  # a time that Python has no year for
-                low = high = None
+            low, high = read(statistics) if known else (None, None)
             name = column.path_in_schema
             before = found.get(name, (low, high))
             if low is None or high is None or before is None or before[0] is None or before[1] is None:
@@ -120,12 +118,17 @@ def _bounds(metadata: Any, read: Callable[[Any], int | None]) -> tuple[tuple[str
     return tuple((name, known[0], known[1]) for name, known in found.items() if known is not None)
 
 
-def _as_int(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _as_int(statistics: Any) -> Bounds:
+    """The bounds of whole numbers."""
+    if statistics.logical_type.type not in ("INT", "NONE") or not statistics.physical_type.startswith("INT"):
+        return None, None
+    low, high = statistics.min, statistics.max
+    return (low, high) if isinstance(low, int) and isinstance(high, int) else (None, None)
 
 
-def _as_us(value: Any) -> int | None:
-    if not isinstance(value, dt.datetime):
-        return None
-    aware = value if value.tzinfo else value.replace(tzinfo=dt.UTC)
-    return (aware - _EPOCH) // dt.timedelta(microseconds=1)
+def _as_us(statistics: Any) -> Bounds:
+    """The bounds of timestamps, from what the file holds: Arrow would make nanoseconds an object of pandas."""
+    if statistics.logical_type.type != "TIMESTAMP" or statistics.physical_type != "INT64":
+        return None, None
+    times, over = _US[json.loads(statistics.logical_type.to_json())["timeUnit"]]
+    return statistics.min_raw * times // over, statistics.max_raw * times // over

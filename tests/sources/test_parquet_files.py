@@ -1,0 +1,99 @@
+"""What footers say: time ranges of every unit, and files whose types do not go together."""
+
+from __future__ import annotations
+
+import decimal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from daedalus.errors import SourceError
+from daedalus.storage.sources.local_files import LocalFiles
+from pipelines.tiny import DAYS, EVENTS, column, tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("unit", "ticks", "us"),
+    [
+        ("s", [-1, 2], (-1_000_000, 2_000_000)),
+        ("ms", [-1, 2], (-1_000, 2_000)),
+        ("us", [-1, 2], (-1, 2)),
+        ("ns", [-1, 1_999], (-1, 1)),
+        ("us", [-(2**63) + 1, 2**63 - 1], (-(2**63) + 1, 2**63 - 1)),
+    ],
+)
+def test_the_range_of_a_time_column(tmp_path: Path, unit: str, ticks: list[int], us: tuple[int, int]) -> None:
+    values = pa.array(ticks, pa.int64()).cast(pa.timestamp(unit))
+    pq.write_table(pa.table({"ts": values}), tmp_path / "a.parquet")
+    (file,) = LocalFiles(str(tmp_path), "w").describe()
+    assert file.times == (("ts", *us),)
+    assert file.integers == ()
+
+
+def test_nanoseconds_need_no_pandas(tmp_path: Path) -> None:
+    values = pa.array([1_700_000_000_123_456_789], pa.int64()).cast(pa.timestamp("ns"))
+    pq.write_table(pa.table({"ts": values, "n": [1]}), tmp_path / "a.parquet")
+    code = (
+        "import sys; from daedalus.storage.sources.local_files import LocalFiles;"
+        "(file,) = LocalFiles(sys.argv[1], 'w').describe();"
+        "print(file.times, file.integers, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "(('ts', 1700000000123456, 1700000000123456),) (('n', 1, 1),) False\n"
+
+
+CENTS = pa.decimal128(18, 2)
+ROUNDED: list[tuple[Any, pa.DataType, pa.DataType]] = [
+    (2**53 + 1, pa.int64(), pa.float64()),
+    (2**64 - 1, pa.uint64(), pa.float64()),
+    (2**24 + 1, pa.int32(), pa.float32()),
+    (decimal.Decimal("0.01"), CENTS, pa.float64()),
+    ([2**53 + 1], pa.list_(pa.int64()), pa.list_(pa.float64())),
+]
+
+
+@pytest.mark.parametrize(("value", "exact", "floats"), ROUNDED)
+def test_files_that_would_be_rounded_together_are_refused(
+    tmp_path: Path, value: Any, exact: pa.DataType, floats: pa.DataType
+) -> None:
+    dtype = "HUGEINT[]" if pa.types.is_list(exact) else "DECIMAL(38,2)"
+    fields = [*EVENTS["fields"][:3], {"name": "score", "dtype": dtype, "optional": True}]
+    data = {
+        f"events/{DAYS[0]}.parquet": column("score", [value, None], exact),
+        f"events/{DAYS[1]}.parquet": column("score", [None] * 3, floats, DAYS[1]),
+    }
+    project = tiny(tmp_path, events_view={"fields": fields}, service={"columns": ["events:score"]}, data=data)
+    with pytest.raises(SourceError, match=rf"view events .*column 'score' is .* in .*{DAYS[0]}\.parquet"):
+        project.run("s", [DAYS[0]])
+
+
+@pytest.mark.parametrize(
+    ("values", "exact", "floats"),
+    [
+        ([2**53, -(2**53)], pa.int64(), pa.float64()),
+        ([2**24, -(2**24)], pa.int64(), pa.float32()),
+        ([2**31 - 1, None], pa.int32(), pa.float64()),
+        ([None, None], pa.int8(), pa.float32()),
+    ],
+)
+def test_whole_numbers_beside_floats_that_have_room_for_them_are_read(
+    tmp_path: Path, values: list[Any], exact: pa.DataType, floats: pa.DataType
+) -> None:
+    fields = [*EVENTS["fields"][:3], {"name": "score", "dtype": "BIGINT", "optional": True}]
+    data = {
+        f"events/{DAYS[0]}.parquet": column("score", values, exact),
+        f"events/{DAYS[1]}.parquet": column("score", [1.0, None, 3.0], floats, DAYS[1]),
+    }
+    service = {"columns": ["events:seq", "events:score"], "session_column": ""}
+    run = tiny(tmp_path, events_view={"fields": fields}, service=service, data=data).run("s", DAYS[:2])
+    assert [row["score"] for row in run.rows(DAYS[0])] == values
+    assert [row["score"] for row in run.rows(DAYS[1])] == [1, None, 3]
