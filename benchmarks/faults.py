@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import random
-import re
 import shutil
 import sys
 import time
@@ -239,7 +238,7 @@ def filled(world: World, scratch_place: Path, count: int, draw: random.Random) -
         one = full_disk(
             world.folder, scratch_place / f"disk{number}", world.references["new"], draw.uniform(0, 0.9)
         )
-        one["said"] = re.sub(r"/\S+|\d[\d.]*\S*", "…", one["met"])[:80]
+        one["stopped"] = stopped_by(one["met"])
         found.append(one)
         _tell(
             f"disk {number + 1} of {one['size']} bytes",
@@ -247,6 +246,21 @@ def filled(world: World, scratch_place: Path, count: int, draw: random.Random) -
             f"kept {one['kept']}, the same; {one['met'][:150]}",
         )
     return found
+
+
+def stopped_by(message: str) -> str:
+    """What a full disk stopped, from the error's text."""
+    marks = {
+        "run cannot be recorded": "the record",
+        "records cannot be read": "the record",
+        "session map": "the session map",
+        ".cache": "the history",
+        "spill": "what is spilled",
+        ".duckdb": "the table",
+        "enriched": "the enriched day",
+        "cannot be written": "the day",
+    }
+    return next((what for mark, what in marks.items() if mark in message), message[:60] or "nothing")
 
 
 def harmed(world: World, scratch_place: Path, count: int, draw: random.Random) -> list[dict[str, Any]]:
@@ -309,7 +323,7 @@ def tables(found: dict[str, Any]) -> list[tuple[str, str]]:
         shown.append(("Kills", table(found["kills"])))
     if found["disks"]:
         rows = [one | {"the same in the end": "no" if one["faults"] else "yes"} for one in found["disks"]]
-        shown.append(("Full disks", outcomes(rows, "said", "the same in the end")))
+        shown.append(("Full disks", outcomes(rows, "stopped", "the same in the end")))
     if found["inputs"]:
         shown.append(("Broken inputs", outcomes(found["inputs"], "harm", "outcome")))
     return shown

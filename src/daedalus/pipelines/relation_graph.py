@@ -226,6 +226,12 @@ def as_execution_error(error: Exception, operator: str) -> DaedalusError:
         return SourceError(f"{fault[0]}: {said(text)}", operator=operator, hint=fault[1])
     first = mask(text.splitlines()[0]) if text else type(error).__name__
     lowered = text.lower()
+    if "no space left" in lowered and ".cache" in lowered:
+        return ExecutionError(
+            f"the disk is full: {first}",
+            operator=operator,
+            hint="Free space under output_root, then run again",
+        )
     if "no space left" in lowered or "max_temp_directory_size" in lowered:
         return ExecutionError(
             f"the spill disk is full: {first}",
