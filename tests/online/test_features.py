@@ -27,7 +27,7 @@ from daedalus.platform.online import (
     push_online,
     rolling_plan,
 )
-from pipelines.tiny import SERVICE, tiny, users
+from pipelines.tiny import SERVICE, at, tiny, users
 from support.oracle import rolling_oracle
 
 if TYPE_CHECKING:
@@ -63,6 +63,23 @@ ONLINE: dict[str, Any] = {
 }
 
 
+STATIC_SPECS: list[dict[str, Any]] = [
+    {"name": "tiers", "value_column": "tier", "operation": "list", "window_days": 3},
+    {"name": "free", "operation": "count", "window_days": 3, "condition": "hist.tier = 'free'"},
+    {"name": "kinds_seen", "value_column": "kind", "operation": "list", "window_days": 3, "exclude_self": True},
+    {"name": "tagged", "value_column": "tags", "operation": "flatten_distinct", "window_days": 3},
+    {"name": "ever", "value_column": "kind", "operation": "count_distinct"},
+]  # fmt: skip
+STATIC_SPECS = [{"group_by": ["user_id"], "timestamp_column": "ts"} | one for one in STATIC_SPECS]
+ITEMS: dict[str, Any] = {
+    "name": "items",
+    "entity": "artwork",
+    "online": True,
+    "source": {"path": "items", "timestamp_field": "made"},
+    "fields": [{"name": "kind", "dtype": "TEXT"}, {"name": "tags", "dtype": "BIGINT[]"}],
+}
+
+
 def project(root: Path, server: RedisServer, rolling: str, **more: Any) -> PlatformRegistry:
     url = {"url": server.url, "namespace": f"t{secrets.token_hex(4)}"}
     service = ONLINE | {"online": {"rolling": rolling}} | more.pop("service", {})
@@ -89,6 +106,49 @@ def test_what_is_read_is_what_is_materialized(
     _, again = materialize_online(registry, "s", as_of=INSTANT)
     assert [(one.written, one.older) for one in again.tables] == [(1, 0), (4, 0)]
     assert set(again.events.values()) <= {0}
+
+
+def test_static_columns_are_joined_to_events_and_candidates(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    registry = project(
+        tmp_path,
+        redis_server,
+        "events",
+        service={
+            "views": [{"view": "users"}, {"view": "items"}],
+            "static_columns": ["users:tier", "items:kind", "items:tags"],
+            "aggregation_specs": STATIC_SPECS,
+            "columns": [
+                *(one for one in ONLINE["columns"] if not str(one).startswith("rolling:")),
+                *(f"rolling:{one['name']}" for one in STATIC_SPECS),
+            ],
+        },
+        views=(ITEMS,),
+        data={
+            # Of 12, nothing is known; of 10, a version of the future.
+            "items/a.parquet": pa.table(
+                {
+                    "artwork_id": pa.array([10, 10, 11, 10], pa.int64()),
+                    "made": pa.array([at(f"2026-0{n}-01") for n in (3, 4, 4, 6)], pa.timestamp("us")),
+                    "kind": ["old", "photo", None, "future"],
+                    "tags": pa.array([[1], [5, None, 6], [6, 7], [9]], pa.list_(pa.int64())),
+                }
+            )
+        },
+    )
+    instant = "2026-05-02T09:30:00"
+    result, _ = materialize_online(registry, "s", as_of=instant)
+    table = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
+    found = get_online(registry, "s", table.select(["user_id", "artwork_id"]).to_pylist(), as_of=instant)
+    assert found.values.to_pylist() == table.to_pylist()
+    assert found.values.schema.equals(table.schema.remove_metadata())
+    one = next(row for row in found.values.to_pylist() if (row["user_id"], row["artwork_id"]) == (1, 10))
+    assert (one["kinds_seen"], one["tagged"], one["tiers"]) == ([], [7, 5, 6], ["pro"] * 4)
+    assert found.origins["tagged"] == "events"
+    # A user without events, and an item that is not known.
+    nobody = get_online(registry, "s", [{"user_id": 9, "artwork_id": 99}], as_of=instant).values.to_pylist()
+    assert (nobody[0]["tiers"], nobody[0]["free"]) == ([], 0)
 
 
 def test_events_that_were_pushed_are_counted_at_once(tmp_path: Path, redis_server: RedisServer) -> None:
@@ -168,7 +228,7 @@ def test_an_interrupted_load_goes_on(tmp_path: Path, redis_server: RedisServer, 
     ("service", "what"),
     [
         ({"serving_allowed": False}, "may not be served"),
-        ({"static_columns": ["users:tier"]}, "cannot come from events alone"),
+        ({"static_columns": ["users:tier"]}, "by `asof`, and the store has the newest rows alone"),
         ({"online": {"rolling": "sometimes"}}, "sometimes"),
     ],
 )
@@ -176,11 +236,9 @@ def test_what_cannot_be_served_is_refused(
     tmp_path: Path, redis_server: RedisServer, service: dict[str, Any], what: str
 ) -> None:
     if "static_columns" in service:
-        by_tier = {"name": "tiers", "group_by": ["user_id"], "timestamp_column": "ts", "operation": "last",
-                   "value_column": "tier", "window_days": 1}  # fmt: skip
+        by_tier = STATIC_SPECS[0]
         service = service | {
             "aggregation_specs": [*SPECS, by_tier],
-            "views": [{"view": "users"}],
             "columns": [*ONLINE["columns"], "rolling:tiers"],
         }
     with pytest.raises(DefinitionError, match=what):

@@ -129,9 +129,10 @@ def tiny(
     users_view: dict[str, Any] | None = None,
     service: dict[str, Any] | None = None,
     data: dict[str, pa.Table | None] | None = None,
+    views: tuple[dict[str, Any], ...] = (),
     **overrides: Any,
 ) -> Project:
-    """The project, with keys of a definition replaced; a file of `data` that is None is left out."""
+    """The project, with keys of a definition replaced and `views` added; a file of `data` that is None is left out."""
     files: dict[str, pa.Table | None] = {
         **{f"events/{day}.parquet": events(rows) for day, rows in ROWS.items()},
         "users/a.parquet": users((1, "2026-04-01", "free"), (1, "2026-05-02 08:30", "pro")),
@@ -139,7 +140,7 @@ def tiny(
     }
     return write_project(
         root,
-        views=[EVENTS | (events_view or {}), USERS | (users_view or {})],
+        views=[EVENTS | (events_view or {}), USERS | (users_view or {}), *views],
         services=[SERVICE | (service or {})],
         data={path: table for path, table in files.items() if table is not None},
         **overrides,

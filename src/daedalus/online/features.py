@@ -130,7 +130,7 @@ class OnlineService:
         return to_arrow(self._spine.field(name).dtype)
 
     def get(self, rows: pa.Table, *, as_of: dt.datetime | None = None) -> OnlineFeatures:
-        """The columns for these entities, in one round trip.
+        """The columns for these entities, in one round trip; in two where rolling specs read static columns.
 
         Args:
             rows: the keys, and any other spine column that the request knows; rolling features take the candidate
@@ -151,9 +151,13 @@ class OnlineService:
                 aliases.append(alias)
                 requests.append(ReadRequest(table=table, keys=_columns(rows, names)))
         events = self._rolling.requests(rows, now) if self._rolling else []
-        answer = self._store.read(requests, events=events, as_of=as_of or _instant(now))
+        instant = as_of or _instant(now)
+        answer = self._store.read(requests, events=events, as_of=instant)
         own, *views = answer.tables
-        rolling = self._rolling.columns(rows, answer.events, now) if self._rolling else {}
+        rolling: dict[str, pa.Array] = {}
+        if self._rolling:
+            completed = self._rolling.completed(self._store, rows, answer.events, instant)
+            rolling = self._rolling.columns(*completed, now)
         return self._assembled(rows, own, dict(zip(aliases, views, strict=True)), rolling, now)
 
     def _checked(self, rows: pa.Table) -> pa.Table:

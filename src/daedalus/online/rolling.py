@@ -14,7 +14,8 @@ from daedalus.catalog.model import SECONDS_PER_DAY
 from daedalus.errors import DefinitionError, did_you_mean
 from daedalus.online.layout import RecordLayout
 from daedalus.online.model import US, EventIndex, EventRequest
-from daedalus.pipelines.operators import TICK, PointInTimeJoin, RollingAggregate, Scan
+from daedalus.online.static_columns import static_join, with_static_columns
+from daedalus.pipelines.operators import TICK, Join, PointInTimeJoin, RollingAggregate, Scan
 from daedalus.pipelines.rolling_tiers import (
     TimeUnit,
     history_columns,
@@ -25,11 +26,14 @@ from daedalus.pipelines.rolling_tiers import (
 from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    import datetime as dt
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from daedalus.catalog.aggregation import AggregationSpec
     from daedalus.catalog.model import FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
+    from daedalus.online.model import OnlineStore
+    from daedalus.online.static_columns import StaticJoin
     from daedalus.pipelines.operators import OperatorPipeline
 
 #: Unit of a time that is finer than a second, by the dtypes that declare it.
@@ -48,6 +52,7 @@ class RollingPlan:
         unit: of times and windows.
         names: the rolling features.
         views: those that hold the events, by name.
+        statics: per operator and spec, the columns that are joined to its history and that it reads.
     """
 
     operators: tuple[RollingAggregate | PointInTimeJoin, ...]
@@ -56,6 +61,7 @@ class RollingPlan:
     unit: TimeUnit
     names: tuple[str, ...]
     views: Mapping[str, FeatureViewDef]
+    statics: tuple[tuple[tuple[StaticJoin, ...], ...], ...]
 
     @classmethod
     def of(cls, pipeline: OperatorPipeline, spine: FeatureViewDef, catalog: FeatureCatalog) -> RollingPlan:
@@ -64,15 +70,17 @@ class RollingPlan:
         Raises:
             DefinitionError: a spec reads more than the events of a view, as they are.
         """
-        operators, indexes = [], []
+        operators, indexes, statics = [], [], []
         behind: dict[str, FeatureViewDef] = {}
         fine = needs_nanoseconds(spine)
         for operator in pipeline:
             if isinstance(operator, RollingAggregate | PointInTimeJoin) and operator.specs:
-                views = [_view_behind(pipeline, operator, spec, catalog) for spec in operator.specs]
+                histories = [_history_behind(pipeline, operator, spec, catalog) for spec in operator.specs]
+                views = [view for view, _ in histories]
                 fine = fine or any(needs_nanoseconds(view) for view in views)
                 behind |= {view.name: view for view in views}
                 operators.append(operator)
+                statics.append(tuple(joins for _, joins in histories))
                 indexes.append(
                     tuple(_index(view, spec) for view, spec in zip(views, operator.specs, strict=True))
                 )
@@ -83,22 +91,49 @@ class RollingPlan:
             unit=TimeUnit(10**9 if fine else 10**6, own_ticks(spine)),
             names=tuple(spec.name for operator in operators for spec in operator.specs),
             views=behind,
+            statics=tuple(statics),
         )
 
     def all_indexes(self) -> tuple[EventIndex, ...]:
         """Every index once, kept as long as its longest window."""
         return merged(index for indexes in self.indexes for index in indexes)
 
+    def _specs(self) -> Iterator[tuple[AggregationSpec, EventIndex, tuple[StaticJoin, ...]]]:
+        """Every spec with its events and the columns joined to them."""
+        for operator, indexes, statics in zip(self.operators, self.indexes, self.statics, strict=True):
+            yield from zip(operator.specs, indexes, statics, strict=True)
+
     def request_columns(self) -> dict[str, str]:
         """The columns that a request must have, and what for."""
         needed: dict[str, str] = {}
-        for operator in self.operators:
-            for spec in operator.specs:
-                for name in spec.group_by:
-                    needed.setdefault(name, f"rolling:{spec.name} groups by it")
-                if spec.exclude_self and spec.value_column:
-                    needed.setdefault(spec.value_column, f"rolling:{spec.name} leaves out the candidate")
+        for spec, _, joins in self._specs():
+            for name in spec.group_by:
+                needed.setdefault(name, f"rolling:{spec.name} groups by it")
+            if spec.exclude_self and spec.value_column:
+                join = _join_of(spec.value_column, joins)
+                for name in [spec.value_column] if join is None else [column for column, _ in join.on]:
+                    needed.setdefault(name, f"rolling:{spec.name} leaves out the candidate")
         return needed
+
+    def completed(
+        self, store: OnlineStore, rows: pa.Table, events: Sequence[pa.Table], as_of: dt.datetime
+    ) -> tuple[pa.Table, list[pa.Table]]:
+        """The request's rows and the events with the columns that are joined before aggregation.
+
+        Takes another round trip where a spec reads such a column, since it is the events that tell whose.
+        """
+        of_rows: dict[StaticJoin, None] = {}
+        of_events: dict[tuple[str, tuple[str, ...]], dict[StaticJoin, None]] = {}
+        for spec, index, joins in self._specs():
+            of_events.setdefault((index.view, index.keys), {}).update(dict.fromkeys(joins))
+            own = _join_of(spec.value_column or "", joins) if spec.exclude_self else None
+            of_rows |= {} if own is None else {own: None}
+        wanted = [
+            (table, tuple(of_events[index.view, index.keys]))
+            for index, table in zip(self.all_indexes(), events, strict=True)
+        ]
+        first, *others = with_static_columns(store, [(rows, tuple(of_rows)), *wanted], as_of)
+        return first, others
 
     def requests(self, rows: pa.Table, now_us: int) -> list[EventRequest]:
         """What to read for these rows; `rows` has `request_columns`, in the spine's types."""
@@ -116,18 +151,18 @@ class RollingPlan:
 
     def _columns(self, index: EventIndex) -> tuple[str, ...]:
         """What the request calls the columns that events are found by."""
-        for operator, indexes in zip(self.operators, self.indexes, strict=True):
-            for spec, own in zip(operator.specs, indexes, strict=True):
-                if own.view == index.view and own.keys == index.keys:
-                    return spec.group_by
-        raise KeyError(index.view)
+        return next(
+            spec.group_by
+            for spec, own, _ in self._specs()
+            if own.view == index.view and own.keys == index.keys
+        )
 
     def columns(self, rows: pa.Table, events: Sequence[pa.Table], now_us: int) -> dict[str, pa.Array]:
         """One array per rolling feature, by name: its value for each row as of now.
 
         Args:
             rows: the entities, with `request_columns`.
-            events: what the store answered to `requests`.
+            events: what the store answered to `requests`; both `completed`.
             now_us: the instant, in microseconds since 1970.
         """
         scale = self.unit.of_ticks // US
@@ -214,32 +249,47 @@ def _ticks(times: pa.ChunkedArray, per_second: int) -> pa.ChunkedArray:
     return times.cast(pa.timestamp(unit, "UTC")).cast(pa.int64())
 
 
-def _view_behind(
+def _join_of(column: str, joins: Iterable[StaticJoin]) -> StaticJoin | None:
+    """The join that adds a column."""
+    return next((join for join in joins if column in join.names), None)
+
+
+def _history_behind(
     pipeline: OperatorPipeline,
     operator: RollingAggregate | PointInTimeJoin,
     spec: AggregationSpec,
     catalog: FeatureCatalog,
-) -> FeatureViewDef:
-    """The view whose events a spec reads; refused when anything else makes its history."""
+) -> tuple[FeatureViewDef, tuple[StaticJoin, ...]]:
+    """The view whose events a spec reads, and the joined columns that it reads; refused when more makes its history."""
     relation = history_inputs(operator)[spec.history_view]
+    read = set(history_columns(replace(operator, specs=(spec,)))[spec.history_view])
     made: Any = pipeline.producer(relation)
-    columns = {*spec.history_keys, *([spec.value_column] if spec.value_column else [])}
-    if not isinstance(made, Scan):
-        raise DefinitionError(
-            f"rolling:{spec.name} cannot come from events alone: its history passes {made.op_kind} {made.name!r}",
-            where=f"service {pipeline.service}, online.rolling",
-            hint="Static columns and the embedding coverage filter are not applied online: "
-            "write rolling: materialized",
-        )
+    joins: list[StaticJoin] = []
+    while not isinstance(made, Scan):
+        # A join never changes the rows, so one that adds nothing the spec reads is passed over.
+        idle = isinstance(made, Join | PointInTimeJoin) and not read & {name for name, _ in made.columns}
+        idle = idle and not getattr(made, "marker", "") and getattr(made, "how", "left") == "left"
+        join = None if idle else static_join(pipeline, made, catalog, spec.name)
+        if join is None and not idle:
+            raise DefinitionError(
+                f"rolling:{spec.name} cannot come from events alone: its history passes {made.op_kind} {made.name!r}",
+                where=f"service {pipeline.service}, online.rolling",
+                hint="The embedding coverage filter is not applied online: write rolling: materialized",
+            )
+        joins += [] if join is None else [join]
+        made = pipeline.producer(made.inputs[0])
     view = catalog.view(made.source_ref)
-    for name in sorted(columns):
+    added = {name for join in joins for name in join.names}
+    own = {*spec.history_keys, *(name for join in joins for name, _ in join.on)}
+    own |= {spec.value_column} - added if spec.value_column else set()
+    for name in sorted(own):
         if not view.has_field(name):
             raise DefinitionError(
                 f"rolling:{spec.name} reads {name!r}, which view {view.name} lacks",
                 where=f"service {pipeline.service}, online.rolling",
                 hint=did_you_mean(name, [one.name for one in view.fields]),
             )
-    return view
+    return view, tuple(joins)
 
 
 def _index(view: FeatureViewDef, spec: AggregationSpec) -> EventIndex:
