@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import secrets
 import signal
 import subprocess
 import sys
@@ -297,9 +298,17 @@ def test_a_lake_with_its_catalog_in_postgres_and_its_files_in_s3(
 ):
     for name, value in s3_server.environ().items():
         monkeypatch.setenv(name, value)
-    bucket = s3_server.bucket()
-    monkeypatch.setenv("LAKE", postgres_server.url(postgres_server.database()))
-    place = {"path": "${LAKE}", "data_path": f"s3://{bucket}/lake"}
+    bucket, database = s3_server.bucket(), postgres_server.database()
+    # What variables hold is taken as it is, whatever a URL makes of such characters.
+    password = "p@ss/wo:rd?#%41 " + secrets.token_hex(4)
+    writer = f"writer_{secrets.token_hex(3)}"
+    postgres_server.execute(
+        f"CREATE ROLE {writer} LOGIN PASSWORD '{password}'; ALTER DATABASE {database} OWNER TO {writer}"
+    )
+    monkeypatch.setenv("LAKE_USER", writer)
+    monkeypatch.setenv("LAKE_PASSWORD", password)
+    url = f"postgresql://${{LAKE_USER}}:${{LAKE_PASSWORD}}@127.0.0.1:{postgres_server.port}/{database}"
+    place = {"path": url, "data_path": f"s3://{bucket}/lake"}
     project = tiny(tmp_path, sink={"format": "ducklake", **place})
     run = project.run("s", [DAY])
     assert sink_results(run) == {DAY: ("written", 3)}
@@ -307,10 +316,15 @@ def test_a_lake_with_its_catalog_in_postgres_and_its_files_in_s3(
     assert table_of(project, "ducklake", DAY, **place).to_pylist() == run.rows(DAY)
     keys = [one["Key"] for one in s3_server.client().list_objects_v2(Bucket=bucket)["Contents"]]
     assert any(key.startswith("lake/s/training/dt=2026-05-02/") for key in keys)
-    monkeypatch.setenv("LAKE", postgres_server.url("postgres", password="wrong-hunter2"))
+    # The catalog says where the files are.
+    monkeypatch.setenv("LAKE", postgres_server.url(database))
+    moved = tiny(tmp_path, sink={"format": "ducklake", "path": "ducklake:${LAKE}"})
+    assert sink_results(moved.run("s", [DAYS[0]])) == {DAYS[0]: ("written", 2)}
+    monkeypatch.setenv("LAKE_PASSWORD", "wrong-hunter2")
     with pytest.raises(ExecutionError, match="password authentication failed") as raised:
         project.run("s", [DAY])
-    assert "hunter2" not in str(raised.value) + repr(raised.value.__context__)
+    for secret in ("hunter2", password, password[:6]):
+        assert secret not in str(raised.value) + repr(raised.value.__context__)
 
 
 def test_a_catalog_in_a_duckdb_file(tmp_path):

@@ -19,11 +19,13 @@ from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import load_extensions
 from daedalus.storage.sinks.tables import Partition, TableSink
 from daedalus.storage.sources.object_store import ObjectStoreFiles, is_object_store
+from daedalus.storage.sources.postgres_place import place_of
 
 if TYPE_CHECKING:
     import duckdb
 
     from daedalus.catalog._dtype_parser import Dtype
+    from daedalus.storage.sources.postgres_place import PostgresPlace
 
 _PREFIX = "ducklake:"
 _CATALOG = re.compile(r"^(sqlite|postgres|duckdb):(?!//)", re.IGNORECASE)
@@ -63,10 +65,9 @@ class DuckLakeSink(TableSink):
 
     def _open(self) -> None:
         extension = {"sqlite": ("sqlite",), "postgres": ("postgres",)}.get(self.backend, ())
-        load_extensions(self.connection, *extension, "ducklake")
-        if is_object_store(self._data_path):
-            # Keys come from the variables that AWS's own tools read; the secret holds for this path alone.
-            ObjectStoreFiles(self._data_path, self.where, {}).setup(self.connection)
+        # Only the catalog of an existing lake says where its files are, and DuckLake wants their reader beforehand.
+        load_extensions(self.connection, *extension, "httpfs", "ducklake")
+        self._allow_writing(self._data_path)
         exists = self.backend == "postgres" or Path(self.catalog).exists()
         data_path = self._data_path or ("" if exists else f"{self.catalog}.files/")
         if self.backend != "postgres":
@@ -75,8 +76,30 @@ class DuckLakeSink(TableSink):
         if data_path:
             options.append(f"DATA_PATH {quote_literal(data_path.rstrip('/') + '/')}")
         kind = "" if self.backend == "duckdb" else f"{self.backend}:"
-        target = quote_literal(f"{_PREFIX}{kind}{self.catalog}")
+        catalog = self.catalog
+        if _POSTGRES_URL.match(catalog):
+            # User and password go into a secret: what variables hold needs no percent-encoding there.
+            secret = f"{self.alias}_catalog"
+            catalog = self._database().create_secret(self.connection, secret)
+            options.append(f"META_SECRET {quote_literal(secret)}")
+        target = quote_literal(f"{_PREFIX}{kind}{catalog}")
         self.connection.execute(f"ATTACH {target} AS {quote_ident(self.alias)} ({', '.join(options)})")
+        if not self._data_path:
+            found = self.connection.execute(
+                "SELECT tags['data_path'] FROM duckdb_databases() WHERE database_name = ?", [self.alias]
+            ).fetchone()
+            self._allow_writing(str(found[0] or "") if found else "")
+
+    def _database(self) -> PostgresPlace:
+        """Where the catalog is, variables unresolved where they are parts of the URL."""
+        written = self.place[len(_PREFIX) :] if self.place.lower().startswith(_PREFIX) else self.place
+        url = written if _POSTGRES_URL.match(written) else self.catalog
+        return place_of(url, {}, self.where, "path")
+
+    def _allow_writing(self, data_path: str) -> None:
+        """Keys come from the variables that AWS's own tools read; the secret holds for this path alone."""
+        if is_object_store(data_path):
+            ObjectStoreFiles(data_path, self.where, {}).setup(self.connection)
 
     def _column_type(self, dtype: str) -> str:
         return spell(_without_sizes(parse_dtype(to_duckdb(dtype))))

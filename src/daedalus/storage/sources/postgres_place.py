@@ -46,11 +46,13 @@ class PostgresPlace:
     Attributes:
         url: `postgresql://...`, with `${ENV}` references; or one reference that is such a URL.
         settings: the view's own, over the URL's parts.
+        field: which field of the definition it is, for messages.
     """
 
     url: str
     settings: tuple[tuple[str, str], ...]
     where: str
+    field: str = "database_path"
 
     @property
     def label(self) -> str:
@@ -68,14 +70,14 @@ class PostgresPlace:
         text = self.url
         whole = ENV_REFERENCE.fullmatch(text) is not None
         if whole:
-            text = expand_env(text, where=f"{self.where}.database_path")
+            text = expand_env(text, where=f"{self.where}.{self.field}")
         match = _URL.match(text)
         hosts = [_HOST.match(one) for one in match["hosts"].split(",")] if match else [None]
         if match is None or not all(hosts):
             # What it is, is not shown: a password that confuses would stand in the wrong part.
             raise DefinitionError(
                 "the database's place is no Postgres URL",
-                where=f"{self.where}.database_path",
+                where=f"{self.where}.{self.field}",
                 hint="Write postgresql://${PGUSER}:${PGPASSWORD}@host:5432/database. In a variable that is the whole "
                 "URL, what is no letter or digit in the password is percent-encoded",
             )
@@ -106,7 +108,7 @@ class PostgresPlace:
         if whole:
             return unquote(text)
         pieces = re.split(r"(\$\{[^}]*\})", text)
-        where = f"{self.where}.database_path"
+        where = f"{self.where}.{self.field}"
         return "".join(
             expand_env(one, where=where) if one.startswith("${") else unquote(one) for one in pieces
         )
@@ -146,6 +148,8 @@ def _conninfo(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def place_of(url: str, credentials: Mapping[str, str], where: str) -> PostgresPlace:
-    """The place that a source names."""
-    return PostgresPlace(url, tuple(sorted(credentials.items())), where)
+def place_of(
+    url: str, credentials: Mapping[str, str], where: str, field: str = "database_path"
+) -> PostgresPlace:
+    """The place that a source or a sink names."""
+    return PostgresPlace(url, tuple(sorted(credentials.items())), where, field)
