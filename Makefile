@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 BIN := .venv/bin
+# The tests start hundreds of processes: each would compile its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
 # The gate runs the same order each time, as it draws the same examples; elsewhere each run shuffles anew.
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile $(if $(CI),--randomly-seed=1)
