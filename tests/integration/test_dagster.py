@@ -15,15 +15,23 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from daedalus.api.server import launcher_for
 from daedalus.cli.main import main
 from daedalus.defs import build_definitions
-from daedalus.defs.graphql import ask, launch_partition
 from daedalus.defs.project import DagsterProject
 from daedalus.defs.steps import told
-from daedalus.errors import CompileError, DefinitionError, ExecutionError, MissingExtraError, SourceError
+from daedalus.errors import (
+    CompileError,
+    DefinitionError,
+    ExecutionError,
+    MissingExtraError,
+    ParameterError,
+    SourceError,
+)
 from daedalus.platform import PlatformRegistry
+from daedalus.platform.dagster_client import ask, launch_partition
 from daedalus.platform.day_footers import check_day, day_footers
 from daedalus.platform.live import LiveProject
 from daedalus.platform.operations import OPERATIONS
@@ -76,9 +84,6 @@ def test_the_definitions_show_views_behind_a_partitioned_asset(project, made):
     assert (days[0], days[-1], len(days)) == ("2026-01-01", "2026-01-31", 31)
     steps = [node.name for node in defs.resolve_job_def(f"train_{SERVICE}").graph.iterate_op_defs()]
     assert [f"{SERVICE}_{step}" for step in ("compile", "enrich", "skeleton")] == sorted(steps)[-3:]
-    retried = {one.name: one.retry_policy for one in graph.get(KEY).assets_def.node_def.iterate_op_defs()}
-    assert retried[f"{SERVICE}_compile"] is None
-    assert retried[f"{SERVICE}_skeleton"].max_retries == retried[f"{SERVICE}_enrich"].max_retries == 2
 
 
 def test_the_schedule_makes_the_day_before(made):
@@ -177,11 +182,54 @@ def test_errors_become_failures_that_are_retried_where_that_may_help(error, retr
     def work():
         raise error
 
-    with pytest.raises(dg.Failure) as caught:
+    with pytest.raises(dg.RetryRequested if retried else dg.Failure) as caught:
+        told(work, delay=30.0)
+    failure = caught.value.__cause__ if retried else caught.value
+    assert not failure.allow_retries
+    assert failure.metadata["error"].value == type(error).__name__
+    assert "secret" not in f"{failure.description} {failure.metadata}"
+    with pytest.raises(dg.Failure):
         told(work)
-    assert caught.value.allow_retries is retried
-    assert caught.value.metadata["error"].value == type(error).__name__
-    assert "secret" not in f"{caught.value.description} {caught.value.metadata}"
+
+
+def test_a_step_is_tried_three_times(project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("daedalus.defs.steps.retry_delay", lambda attempt: 0.001 * attempt)
+    (project / "data/visits/dt=2026-01-09/part-0.parquet").rename(project / "kept.parquet")
+    (project / "data/visits/dt=2026-01-09/part-0.parquet").write_bytes(b"nothing")
+    job = build_definitions(project).resolve_job_def(f"train_{SERVICE}")
+    try:
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = job.execute_in_process(
+                partition_key="2026-01-09", instance=instance, raise_on_error=False
+            )
+    finally:
+        (project / "kept.parquet").rename(project / "data/visits/dt=2026-01-09/part-0.parquet")
+    kinds = [event.event_type_value for event in result.all_events if "skeleton" in (event.step_key or "")]
+    assert [kind for kind in kinds if kind in {"STEP_UP_FOR_RETRY", "STEP_FAILURE"}] == [
+        "STEP_UP_FOR_RETRY",
+        "STEP_UP_FOR_RETRY",
+        "STEP_FAILURE",
+    ]
+
+
+def test_what_somebody_cancels_is_not_begun_again(project, monkeypatch):
+    """Dagster tells a step by an interrupt; a retry policy would take it for a failure."""
+    monkeypatch.chdir(project)
+    begun = []
+
+    def interrupted(_project: object, _service: str, context: dg.OpExecutionContext, _stage: str) -> None:
+        begun.append(1)
+        context.instance.report_run_canceling(context.run)
+        raise DagsterExecutionInterruptedError
+
+    monkeypatch.setattr("daedalus.defs.steps._train", interrupted)
+    job = build_definitions(project).resolve_job_def(f"train_{SERVICE}")
+    with dg.DagsterInstance.ephemeral() as instance:
+        with pytest.raises(DagsterExecutionInterruptedError):
+            job.execute_in_process(partition_key="2026-01-09", instance=instance)
+        [run] = instance.get_runs()
+    assert (len(begun), run.status) == (1, dg.DagsterRunStatus.CANCELED)
 
 
 def test_a_broken_definition_fails_the_first_step_once(tmp_path, monkeypatch):
@@ -274,11 +322,9 @@ def run_of(address, run_id):
     return run if run.get("status") in {"SUCCESS", "FAILURE"} else None
 
 
-def test_a_running_dagster_shows_the_project_and_makes_days_for_the_api(url, project, monkeypatch):
-    """The operation that starts runs, over GraphQL, to a whole day on disk."""
-    assets = assets_of(url)
-    parents = {tuple(key["path"]) for key in assets["training", SERVICE]["dependencyKeys"]}
-    assert parents == {("views", "customer_profile"), ("views", "product_info"), ("views", "visits")}
+@pytest.fixture
+def live(url, project, monkeypatch):
+    """The project as a server has it that starts its runs through Dagster."""
     monkeypatch.chdir(project)
     runtime = project / "config/training/runtime.yaml"
     before = runtime.read_text()
@@ -287,18 +333,64 @@ def test_a_running_dagster_shows_the_project_and_makes_days_for_the_api(url, pro
         runtime.write_text(before + "\nruns_via: dagster\n")
         live = LiveProject(project)
         start_queue(live.current(), launcher_for(live, 1, 1))
-        started = OPERATIONS["runs.materialize_partition"].call(
-            live.current(), {"service": SERVICE, "partition": "2026-01-07"}
-        )
-        run = wait_for(lambda: run_of(url, started["run_id"]))
+        yield live
     finally:
         runtime.write_text(before)
         close_queues()
+
+
+def call(live, name, **params):
+    return OPERATIONS[name].call(live.current(), params)
+
+
+def ended(live, run_id):
+    found = call(live, "runs.get", run_id=run_id)
+    return found if found["status"] not in {"queued", "running"} else None
+
+
+def test_a_running_dagster_shows_the_project_and_makes_days_for_the_api(url, project, live, capsys):
+    """The operation that starts runs, over GraphQL, to a whole day on disk; then the same run by its id."""
+    assets = assets_of(url)
+    parents = {tuple(key["path"]) for key in assets["training", SERVICE]["dependencyKeys"]}
+    assert parents == {("views", "customer_profile"), ("views", "product_info"), ("views", "visits")}
+    run_id = call(live, "runs.materialize_partition", service=SERVICE, partition="2026-01-07")["run_id"]
+    assert call(live, "runs.get", run_id=run_id)["request"] == {"target_dates": ["2026-01-07"]}
+    found = wait_for(lambda: ended(live, run_id))
+    run = run_of(url, run_id)
     assert run["status"] == "SUCCESS"
     assert {"key": "daedalus/started_by", "value": "daedalus"} in run["tags"]
     [made] = run["assetMaterializations"]
     assert (made["partition"], made["assetKey"]["path"]) == ("2026-01-07", ["training", SERVICE])
     assert all(one.passed for one in check_day(PlatformRegistry.open(), SERVICE, dt.date(2026, 1, 7)))
+    assert (found["run_id"], found["service"], found["status"]) == (run_id, SERVICE, "succeeded")
+    assert [(day["day"], day["rows"]) for day in found["days"]] == [("2026-01-07", 300)]
+    assert found["seconds"] > 0
+    recorded = call(live, "runs.get", run_id=found["recorded_as"][0])
+    assert recorded["days"] == found["days"]
+    assert set(recorded) | {"recorded_as"} == set(found)
+    lines = call(live, "runs.logs", run_id=run_id)
+    assert any("skeleton 2026-01-07: written" in line.get("message", "") for line in lines)
+    assert call(live, "runs.logs", run_id=run_id, tail=2) == lines[-2:]
+    assert call(live, "runs.cancel", run_id=run_id) == {"run_id": run_id, "status": "succeeded"}
+    capsys.readouterr()
+    assert main(["runs", "show", run_id]) == 0
+    assert "succeeded" in capsys.readouterr().out
+
+
+def test_a_run_of_dagster_s_that_fails_says_why(project, live):
+    edited = project / f"config/pipelines/{SERVICE}.yaml"
+    edited.parent.mkdir(exist_ok=True)
+    edited.write_text("operators: [{op_kind: nonsense}]\n")
+    try:
+        run_id = call(live, "runs.materialize_partition", service=SERVICE, partition="2026-01-08")["run_id"]
+        found = wait_for(lambda: ended(live, run_id))
+    finally:
+        edited.unlink()
+    assert (found["status"], found["days"], found["recorded_as"]) == ("failed", [], [])
+    assert f"{SERVICE}.yaml" in found["error"]["what"]
+    assert call(live, "runs.cancel", run_id=run_id)["status"] == "failed"
+    with pytest.raises(ParameterError, match="unknown run"):
+        call(live, "runs.get", run_id="00000000-0000-0000-0000-000000000000")
 
 
 @pytest.mark.parametrize(

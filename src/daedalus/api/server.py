@@ -14,7 +14,6 @@ from daedalus.api.app import Limits, create_app
 from daedalus.api.guard import Access, is_loopback
 from daedalus.errors import DefinitionError, ExecutionError, MissingExtraError
 from daedalus.metadata.plain import cleaned
-from daedalus.operator_config import effective_config
 from daedalus.platform.live import LiveProject
 from daedalus.platform.run_queue import ElsewhereLauncher, RunQueue, start_queue
 from daedalus.secrets import mask, remember_secret
@@ -142,9 +141,10 @@ def launcher_for(project: LiveProject, workers: int, queue_size: int) -> RunLaun
     """What does the runs: processes of this server, or Dagster where the configuration says so."""
     if project.current().config().runs_via == "queue":
         return RunQueue(workers=workers, capacity=queue_size)
-    from daedalus.defs.graphql import launch_partition
+    from daedalus.platform.dagster_client import launch_partition
+    from daedalus.platform.runs import dagster_url
 
-    url = effective_config()["dagster_graphql_url"]
+    url = dagster_url()
     return ElsewhereLauncher(lambda service, day: launch_partition(url, service, day))
 
 

@@ -11,6 +11,10 @@ from daedalus.cli.render import Format, FormatOption, print_json, print_mapping,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from daedalus.metadata.store import MetadataStore, StoredRun
+    from daedalus.platform import PlatformRegistry
+    from daedalus.platform.dagster_client import DagsterRun
+
 app = typer.Typer(help="Look at recorded runs.", no_args_is_help=True, rich_markup_mode=None)
 
 RunArgument = Annotated[
@@ -57,15 +61,18 @@ def list_command(
 
 
 @app.command("show")
-def show(run_id: RunArgument, *, output_root: RootOption = None, output: FormatOption = Format.TABLE) -> None:
+def show_command(
+    run_id: RunArgument, *, output_root: RootOption = None, output: FormatOption = Format.TABLE
+) -> None:
     """Show one run: what ran, from what, what came out.
 
     The table leaves out the columns' statistics; --format json has them.
     """
     from daedalus.platform import PlatformRegistry
-    from daedalus.platform.records import show_run
+    from daedalus.platform.runs import show
 
-    run = show_run(PlatformRegistry.open(), run_id, output_root=output_root)
+    store, found = _found(PlatformRegistry.open(), run_id, output_root)
+    run = show(store, found)
     if output is Format.JSON:
         print_json(run)
         return
@@ -88,7 +95,7 @@ def show(run_id: RunArgument, *, output_root: RootOption = None, output: FormatO
 
 
 @app.command("cancel")
-def cancel(
+def cancel_command(
     run_id: RunArgument, *, output_root: RootOption = None, output: FormatOption = Format.TABLE
 ) -> None:
     """Stop a run that waits or runs on this machine.
@@ -96,14 +103,13 @@ def cancel(
     Its process is interrupted, and killed when that is not enough. Finished days stay; no day is there in part.
     """
     from daedalus.platform import PlatformRegistry
-    from daedalus.platform.records import metadata_store
-    from daedalus.platform.run_control import cancel as stop
+    from daedalus.platform.runs import cancel
 
-    run = stop(metadata_store(PlatformRegistry.open(), output_root), run_id)
+    run = cancel(*_found(PlatformRegistry.open(), run_id, output_root))
     if output is Format.JSON:
-        print_json({"run_id": run.run_id, "status": run.status.value})
+        print_json(run)
         return
-    say(f"run {run.run_id} is {run.status.value}")
+    say(f"run {run['run_id']} is {run['status']}")
 
 
 @app.command("logs")
@@ -116,9 +122,9 @@ def logs(
 ) -> None:
     """Print a run's log: progress, notices, errors."""
     from daedalus.platform import PlatformRegistry
-    from daedalus.platform.records import run_log
+    from daedalus.platform.runs import log_lines
 
-    lines = run_log(PlatformRegistry.open(), run_id, tail=tail, output_root=output_root)
+    lines = log_lines(*_found(PlatformRegistry.open(), run_id, output_root), tail)
     if output is Format.JSON:
         print_json(lines)
         return
@@ -126,6 +132,17 @@ def logs(
         said = {key: value for key, value in line.items() if key not in ("at", "level", "event")}
         text = " ".join(f"{key}={value}" for key, value in said.items() if value not in ("", None))
         say(f"{line.get('at', '')} {line.get('level', ''):<7} {line.get('event', '')} {text}".rstrip())
+
+
+def _found(
+    registry: PlatformRegistry, run_id: str, output_root: str | None
+) -> tuple[MetadataStore, StoredRun | DagsterRun]:
+    """The run, and the records; a run root that is named holds records alone."""
+    from daedalus.platform.records import metadata_store
+    from daedalus.platform.runs import find
+
+    store = metadata_store(registry, output_root)
+    return store, store.find(run_id) if output_root is not None else find(registry, store, run_id)
 
 
 def _summary(run: Mapping[str, Any]) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.defs.metadata import day_metadata
 from daedalus.errors import CompileError, DaedalusError, DefinitionError, MissingExtraError
+from daedalus.platform.runs import DAGSTER_RUN
 from daedalus.secrets import mask
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def _step(
 
     # Dagster takes annotations of a parameter called `context` for types, also where they are text.
     def compute(step: Any, _inputs: Any) -> Iterator[dg.Output[None]]:
-        yield dg.Output(None, metadata=told(functools.partial(work, project, service, step)))
+        left = retries - step.retry_number
+        delay = retry_delay(step.retry_number + 1) if left > 0 else None
+        yield dg.Output(None, metadata=told(functools.partial(work, project, service, step), delay))
 
     return dg.OpDefinition(
         compute,
@@ -77,19 +80,31 @@ def _step(
         description=work.__doc__,
         ins={one: dg.In(dg.Nothing) for one in inputs},
         outs={"result": dg.Out(dg.Nothing)},
-        retry_policy=dg.RetryPolicy(
-            max_retries=retries,
-            delay=_RETRY_SECONDS,
-            backoff=dg.Backoff.EXPONENTIAL,
-            jitter=dg.Jitter.PLUS_MINUS,
-        )
-        if retries
-        else None,
     )
 
 
-def told(work: Callable[[], Any]) -> Any:
-    """What `work` returns; an error of ours becomes Dagster's failure, retried where waiting may mend it."""
+def retry_delay(attempt: int) -> float:
+    """Seconds to wait before a step is tried for the n-th time again: about 30, then 90."""
+    import dagster as dg
+
+    policy = dg.RetryPolicy(
+        max_retries=_RETRIES,
+        delay=_RETRY_SECONDS,
+        backoff=dg.Backoff.EXPONENTIAL,
+        jitter=dg.Jitter.PLUS_MINUS,
+    )
+    return policy.calculate_delay(attempt)
+
+
+def told(work: Callable[[], Any], delay: float | None = None) -> Any:
+    """What `work` returns; an error of ours becomes Dagster's failure, retried where waiting may mend it.
+
+    Retries are asked for here, error by error: a policy of the step would begin again what somebody cancelled.
+
+    Args:
+        work: the step.
+        delay: seconds to wait before it is tried again; None when it is not.
+    """
     import dagster as dg
 
     try:
@@ -101,9 +116,10 @@ def told(work: Callable[[], Any]) -> Any:
             for key in ("error", "where", "hint", "day", "operator")
             if plain.get(key)
         }
-        raise dg.Failure(
-            mask(str(error)), metadata=known, allow_retries=not isinstance(error, _FINAL)
-        ) from None
+        failure = dg.Failure(mask(str(error)), metadata=known, allow_retries=False)
+        if delay is None or isinstance(error, _FINAL):
+            raise failure from None
+        raise dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=delay) from failure
 
 
 def _compile(project: DagsterProject, service: str, context: Any) -> dict[str, Any]:
@@ -138,7 +154,12 @@ def _train(project: DagsterProject, service: str, context: Any, stages: Any) -> 
             context.log.info(f"{step.stage} {step.day}: {step.message}")
 
     result = project.registry.train(
-        service, target_dates=[_day(context)], stages=stages, options=project.options, progress=tell
+        service,
+        target_dates=[_day(context)],
+        stages=stages,
+        options=project.options,
+        progress=tell,
+        facts={DAGSTER_RUN: context.run_id},
     )
     for notice in result.notices:
         context.log.warning(notice)

@@ -106,12 +106,12 @@ class TrainingRunRecord:
     error: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, run: StoredRun, store: MetadataStore) -> TrainingRunRecord:
-        """The record of a stored run."""
+    def of(cls, run: StoredRun, store: MetadataStore | None) -> TrainingRunRecord:
+        """The record of a stored run; without a store it has no days."""
         facts = run.facts
+        recorded = {} if store is None else store.days(run.run_id)
         days = tuple(
-            TrainingDayRecord.from_payload(stage, day, payload)
-            for (stage, day), payload in store.days(run.run_id).items()
+            TrainingDayRecord.from_payload(stage, day, payload) for (stage, day), payload in recorded.items()
         )
         final = final_days(days)
         git = facts.get("git") or {}

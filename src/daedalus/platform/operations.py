@@ -28,6 +28,9 @@ from daedalus.platform.results import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from daedalus.metadata.store import MetadataStore, StoredRun
+    from daedalus.platform.dagster_client import DagsterRun
+
 __all__ = ["OPERATIONS", "Operation", "Surface", "operations"]
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -123,10 +126,10 @@ def materialize_partition(
 
 def get_run(registry: PlatformRegistry, *, run_id: RunId) -> dict[str, Any]:
     """Show one run: what ran, from what, what came out, or what ended it."""
-    from daedalus.platform.records import metadata_store, show_run
+    from daedalus.platform import runs
 
-    found = _known(metadata_store(registry).find, run_id, "run_id")
-    return show_run(registry, found.run_id)
+    store, found = _run(registry, run_id)
+    return runs.show(store, found)
 
 
 def list_runs(
@@ -147,21 +150,27 @@ def list_runs(
 
 def run_logs(registry: PlatformRegistry, *, run_id: RunId, tail: Tail = None) -> list[LogLine]:
     """Read a run's log, oldest line first: progress, notices, errors."""
-    from daedalus.platform.records import metadata_store, run_log
+    from daedalus.platform import runs
 
-    found = _known(metadata_store(registry).find, run_id, "run_id")
-    return cast("list[LogLine]", run_log(registry, found.run_id, tail=tail))
+    store, found = _run(registry, run_id)
+    return cast("list[LogLine]", runs.log_lines(store, found, tail))
 
 
 def cancel_run(registry: PlatformRegistry, *, run_id: RunId) -> RunState:
     """Stop a run that waits or runs; days it finished stay, a day under way is not there in part."""
+    from daedalus.platform import runs
+
+    store, found = _run(registry, run_id)
+    return runs.cancel(store, found)
+
+
+def _run(registry: PlatformRegistry, run_id: str) -> tuple[MetadataStore, StoredRun | DagsterRun]:
+    """The run that a parameter names, and the records."""
+    from daedalus.platform import runs
     from daedalus.platform.records import metadata_store
-    from daedalus.platform.run_control import cancel
 
     store = metadata_store(registry)
-    found = _known(store.find, run_id, "run_id")
-    run = cancel(store, found.run_id)
-    return RunState(run_id=run.run_id, status=run.status.value)
+    return store, _known(lambda name: runs.find(registry, store, name), run_id, "run_id")
 
 
 def _known(look_up: Callable[[str], Any], name: str, parameter: str) -> Any:

@@ -225,7 +225,7 @@ def recorded_run(
 
 
 def _end_badly(run: RunRecorder, error: BaseException) -> None:
-    interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+    interrupted = not isinstance(error, Exception)  # Ctrl-C, an exit, or what Dagster ends a step with
     told = (
         error.to_dict()
         if isinstance(error, DaedalusError)

@@ -239,12 +239,13 @@ class PlatformRegistry:
         refresh: bool = False,
         profile: bool = False,
         queued: str = "",
+        facts: Mapping[str, Any] | None = None,
     ) -> ExecutionResult:
         """Compile, then run skeleton and enrich; no `target_dates` is every day of the configured months.
 
         The run is recorded under the run root; one that cannot be recorded does not begin. Days that were read from
         a database stand as they are unless `refresh` has it read again. `profile` measures where the time goes.
-        `queued` is the id of the recorded run that waited for this.
+        `queued` is the id of the recorded run that waited for this, `facts` what else to record of it.
         """
         from daedalus.pipelines.executor import ExecutionRequest
 
@@ -263,6 +264,7 @@ class PlatformRegistry:
             ),
             kind="train",
             asked=train_request(target_dates, stages, options or RunOptions(), refresh=refresh),
+            facts=facts,
             queued=queued,
         )
 

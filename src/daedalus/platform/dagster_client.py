@@ -1,21 +1,21 @@
-"""A client of Dagster's GraphQL, for `runs_via: dagster`: asks a running Dagster to materialize a day.
+"""A client of Dagster's GraphQL, for `runs_via: dagster`: has a running Dagster materialize days, and follows its runs.
 
 Needs nothing of Dagster's, so that it works where the extra is not installed.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
+from daedalus.metadata.store import RunStatus
 from daedalus.secrets import mask
-
-if TYPE_CHECKING:
-    import datetime as dt
 
 _TIMEOUT_SECONDS = 20.0
 _LARGEST_ANSWER = 16 << 20
@@ -44,6 +44,137 @@ mutation Launch($params: ExecutionParams!) {
   }
 }
 """
+_LOOK = """
+query Look($id: ID!) {
+  runOrError(runId: $id) {
+    __typename
+    ... on Run { runId status creationTime startTime endTime tags { key value } assetSelection { path } }
+  }
+}
+"""
+_EVENTS = """
+query Events($id: ID!, $after: String) {
+  runOrError(runId: $id) {
+    ... on Run {
+      eventConnection(afterCursor: $after) {
+        cursor
+        hasMore
+        events {
+          __typename
+          ... on MessageEvent { timestamp level message stepKey eventType }
+          ... on ExecutionStepFailureEvent { error { message } }
+          ... on RunFailureEvent { error { message } }
+          ... on EngineEvent { error { message } }
+        }
+      }
+    }
+  }
+}
+"""
+_STOP = """
+mutation Stop($id: String!) {
+  terminateRun(runId: $id) {
+    __typename
+    ... on TerminateRunFailure { message }
+    ... on UnauthorizedError { message }
+    ... on PythonError { message }
+  }
+}
+"""
+_STATUS = {
+    **dict.fromkeys(("QUEUED", "NOT_STARTED", "STARTING", "MANAGED"), RunStatus.QUEUED),
+    **dict.fromkeys(("STARTED", "CANCELING"), RunStatus.RUNNING),
+    "SUCCESS": RunStatus.SUCCEEDED,
+    "FAILURE": RunStatus.FAILED,
+    "CANCELED": RunStatus.CANCELLED,
+}
+_LEVELS = {"CRITICAL": "error", "ERROR": "error", "WARNING": "warning"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagsterRun:
+    """A run as Dagster knows it.
+
+    Attributes:
+        service: whose training set it makes; empty where it makes another asset.
+        day: the partition; empty without one.
+        started_at: ISO, UTC; of its request while it waits. `ended_at` is empty while there is no end.
+    """
+
+    run_id: str
+    service: str
+    day: str
+    status: RunStatus
+    started_at: str
+    ended_at: str
+
+
+def look_at(url: str, run_id: str) -> DagsterRun | None:
+    """A run of Dagster's; None when it has none of this id.
+
+    Raises:
+        ExecutionError: Dagster does not answer.
+    """
+    run = ask(url, _LOOK, {"id": run_id})["runOrError"]
+    if run["__typename"] != "Run":
+        return None
+    assets = [one["path"] for one in run["assetSelection"] or [] if one["path"][:1] == ["training"]]
+    day = next((tag["value"] for tag in run["tags"] if tag["key"] == "dagster/partition"), "")
+    return DagsterRun(
+        run_id=run["runId"],
+        service=assets[0][-1] if len(assets) == 1 else "",
+        day=day,
+        status=_STATUS[run["status"]],
+        started_at=_time(run["startTime"] or run["creationTime"]),
+        ended_at=_time(run["endTime"]),
+    )
+
+
+def events_of(url: str, run_id: str) -> list[dict[str, Any]]:
+    """What Dagster logged of a run, oldest first, as lines of our logs; `error` says why a step failed.
+
+    Raises:
+        ExecutionError: Dagster does not answer.
+    """
+    lines: list[dict[str, Any]] = []
+    after: str | None = None
+    while True:
+        answer = ask(url, _EVENTS, {"id": run_id, "after": after})["runOrError"]
+        events = answer.get("eventConnection") or {"events": [], "hasMore": False, "cursor": None}
+        lines += [_line(event) for event in events["events"]]
+        if not events["hasMore"]:
+            return lines
+        after = events["cursor"]
+
+
+def stop_run(url: str, run_id: str) -> None:
+    """Have Dagster end a run.
+
+    Raises:
+        ExecutionError: Dagster does not answer, or refuses.
+    """
+    stopped = ask(url, _STOP, {"id": run_id})["terminateRun"]
+    if stopped["__typename"] != "TerminateRunSuccess":
+        told = stopped.get("message") or stopped["__typename"]
+        raise ExecutionError(f"Dagster does not end it: {mask(told)}", where=f"run {run_id}")
+
+
+def _line(event: dict[str, Any]) -> dict[str, Any]:
+    said = {"step": event.get("stepKey"), "message": event.get("message")}
+    error = (event.get("error") or {}).get("message", "").strip()
+    return {
+        "at": _time(int(event["timestamp"]) / 1000 if event.get("timestamp") else None),
+        "level": _LEVELS.get(event.get("level", ""), "info"),
+        "event": (event.get("eventType") or "message").lower(),
+        **{key: mask(value) for key, value in said.items() if value},
+        **({"error": mask(error)} if error else {}),
+    }
+
+
+def _time(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds")
 
 
 def launch_partition(url: str, service: str, day: dt.date) -> str:
