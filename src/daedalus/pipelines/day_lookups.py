@@ -18,6 +18,7 @@ import pyarrow as pa
 from daedalus.pipelines.day_counts import NULL_KEY
 from daedalus.pipelines.day_relations import DayRelations
 from daedalus.pipelines.day_stream import DayStream
+from daedalus.pipelines.duckdb_session import connection_beside, divided_threads
 from daedalus.pipelines.lookup_held import MemoryShare, TooManyVersionsError
 from daedalus.pipelines.lookup_kernels import best_so_far, find_versions, starts_of
 from daedalus.pipelines.lookup_keys import KeyedRows
@@ -104,13 +105,36 @@ class LookupStream(DayStream):
         keys = [tuple(left for left, _ in one.operator.on) for one in self._plan.lookups]
         with self._context.profile.shared(self._plan.rows, "keys"):
             self._keyed = KeyedRows(self._keys_of_rows(keys), keys)
-        for lookup in lookups:
-            with self._context.profile.shared(lookup.operator.name, "versions"):
-                self._found.append(FoundVersions(lookup, self._keyed, self._relations, self._memory))
+        self._found = self._versions_of(lookups)
         if not self._tail:
             width = sum(found.width for found in self._found)
             most = max(self._rows_per_chunk, int(_CHUNK_BYTES / max(width, 1)))
             self._rows_per_chunk = min(self._rows_per_chunk * _CHUNKS, most)
+
+    def _versions_of(self, lookups: Sequence[Lookup]) -> list[FoundVersions]:
+        """What each lookup finds; local files are read side by side."""
+        sources, profile = self._context.sources, self._context.profile
+        local = [lookup for lookup in lookups if sources.is_local(lookup.scan.source_ref)]
+        for lookup in local:
+            sources.source(lookup.scan.source_ref).snapshot()  # here, so that there is but one of each
+        threads = 1 if profile.on else min(self._threads, len(local))
+        beside = {lookup.operator.output for lookup in local} if threads > 1 else set()
+        found: dict[str, FoundVersions] = {}
+        for lookup in lookups:
+            if lookup.operator.output not in beside:
+                with profile.shared(lookup.operator.name, "versions"):
+                    made = FoundVersions(lookup, self._keyed, self._relations, self._memory)
+                found[lookup.operator.output] = made
+        if beside:
+            with divided_threads(self._graph.connection, threads), ThreadPoolExecutor(threads) as pool:
+                for lookup, made in zip(local, pool.map(self._read_beside, local), strict=True):
+                    found[lookup.operator.output] = made
+        return [found[lookup.operator.output] for lookup in lookups]
+
+    def _read_beside(self, lookup: Lookup) -> FoundVersions:
+        with connection_beside(self._graph.connection) as connection:
+            relations = DayRelations(self._context, connection)
+            return FoundVersions(lookup, self._keyed, relations, self._memory)
 
     def add(self, operator: AnyOperator) -> None:
         """Define an operator's relation; rows that are only passed on are held in Arrow instead of a table."""

@@ -39,13 +39,7 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
         try:
             _spill_apart(config, stack)
             connection = duckdb.connect(config=config)
-            connection.execute("SET TimeZone = 'UTC'")
-            # DuckDB takes a worker process for an interactive one, and would draw bars into its standard output.
-            # In a notebook without ipywidgets it draws none, and refuses to be told so.
-            with contextlib.suppress(duckdb.InvalidInputException):
-                connection.execute("SET enable_progress_bar = false")
-            # DuckDB takes a registered table for a short one, and would join it as of a time by nested loops.
-            connection.execute("SET asof_loop_join_threshold = 0")
+            _prepare(connection)
         except duckdb.Error as error:
             raise DefinitionError(
                 f"DuckDB refuses its configuration: {str(error).splitlines()[0]}",
@@ -59,6 +53,38 @@ def duckdb_session(settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConne
             with contextlib.suppress(duckdb.Error):
                 connection.rollback()
             connection.close()
+
+
+@contextlib.contextmanager
+def connection_beside(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A second connection to the same database, for another thread; it does not see what is registered here."""
+    with connection.cursor() as cursor:
+        _prepare(cursor)
+        yield cursor
+
+
+@contextlib.contextmanager
+def divided_threads(connection: duckdb.DuckDBPyConnection, parts: int) -> Iterator[None]:
+    """While so many threads ask DuckDB at once, each is a worker: one that only waits for others does so awake."""
+    own = int(connection.execute("SELECT current_setting('threads')").fetchall()[0][0])
+    connection.execute(f"SET threads = {max(1, own // parts)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET threads = {own}")
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection) -> None:
+    """What every connection is told first."""
+    import duckdb
+
+    connection.execute("SET TimeZone = 'UTC'")
+    # DuckDB takes a worker process for an interactive one, and would draw bars into its standard output.
+    # In a notebook without ipywidgets it draws none, and refuses to be told so.
+    with contextlib.suppress(duckdb.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
+    # DuckDB takes a registered table for a short one, and would join it as of a time by nested loops.
+    connection.execute("SET asof_loop_join_threshold = 0")
 
 
 def _spill_apart(
