@@ -20,7 +20,7 @@ from daedalus.storage.sources import postgres as postgres_module
 from daedalus.storage.sources import postgres_place
 from integration.test_sources_snapshots import USER_ROWS, all_events
 from pipelines.tiny import DAYS, EVENTS, SERVICE, USERS, users
-from support.backends import DuckLake, ObjectStore, Postgres
+from support.backends import DuckLake, ObjectStore, Postgres, open_view
 from support.project import Project, write_project
 from support.servers import CuttingProxy
 
@@ -271,6 +271,13 @@ def test_a_lakes_database_and_store_refuse(
     with monkeypatch.context() as patch:
         patch.setenv("PG_PASSWORD", WRONG)
         check.fails("the database refuses the login")
+    monkeypatch.setenv("LAKE", postgres.server.url(postgres.database))
+    for place in ("ducklake:${LAKE}", "ducklake:postgres:${LAKE}"):
+        view = EVENTS | {"source": lake.source("events", database_path=place), "fields": EVENTS["fields"][:2]}
+        assert len(open_view(tmp_path, view).rows(["event"])) == len(all_events())
+    view["source"]["database_path"] = "ducklake:sqlite:${LAKE}"
+    with pytest.raises(SourceError, match=r"there is no DuckLake catalog ducklake:sqlite:\$\{LAKE\}"):
+        open_view(tmp_path, view).rows(["event"])
     lake.put("more", USER_ROWS)  # another snapshot: the days are computed again
     store.server.key_ids = {"another"}
     check.fails("the object store refuses the keys")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError, SourceError
-from daedalus.secrets import expand_env, mask
+from daedalus.secrets import ENV_REFERENCE, expand_env, mask
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import bare_connection, load_extensions
 from daedalus.storage.sources.faults import plain_faults
@@ -148,13 +148,13 @@ class DuckLakeSource:
         if unknown:
             raise DefinitionError(f"{unknown[0]} is no setting of a DuckLake source", where=self._where)
         own = {key: value for key, value in self._settings.items() if key in POSTGRES_SETTINGS}
-        if _POSTGRES_URL.match(rest):
+        if _is_postgres(rest, where):
             return _Catalog("postgres", database=place_of(rest, own, self._where))
         named = _CATALOG.match(rest)
         kind = named[1].lower() if named else "duckdb"
         rest = rest[named.end() :] if named else rest
         if kind == "postgres":
-            if _POSTGRES_URL.match(rest):
+            if _is_postgres(rest, where):
                 return _Catalog("postgres", database=place_of(rest, own, self._where))
             raise DefinitionError(
                 "a DuckLake catalog in Postgres is named by a URL",
@@ -181,8 +181,10 @@ class DuckLakeSource:
             options.append(f"META_SECRET {quote_literal(secret)}")
         else:
             if not Path(catalog.path).exists():
+                # What a variable holds may be a secret by mistake.
+                shown = self._label if ENV_REFERENCE.search(self._written) else catalog.path
                 raise SourceError(
-                    f"there is no DuckLake catalog {catalog.path}",
+                    f"there is no DuckLake catalog {shown}",
                     where=self._where,
                     hint="Set database_path to ducklake:sqlite:FILE, ducklake:FILE (DuckDB) or "
                     "ducklake:postgresql://...; relative files start at data_root",
@@ -292,6 +294,12 @@ class DuckLakeSource:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _is_postgres(place: str, where: str) -> bool:
+    """Whether the place, or the variable that it is, is a Postgres URL."""
+    whole = ENV_REFERENCE.fullmatch(place) is not None
+    return _POSTGRES_URL.match(expand_env(place, where=where) if whole else place) is not None
 
 
 def _pinned_version(pin: Mapping[str, Any], where: str) -> int:
