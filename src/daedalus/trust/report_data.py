@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _ROWS_IN, _DROPPED = "rows in", "dropped "
 #: A NULL rate that changes by more than this between two days is remarkable.
 _NULL_JUMP = 0.1
+_GAPS_SHOWN = 10
 QID = "qid"
 
 
@@ -133,6 +134,7 @@ def collect_report(
     counters = {day.isoformat(): found for day in wanted if (found := skeleton.manifest(day)) is not None}
     bare = [one.day for one in manifests if not one.columns]
     notices = [f"{', '.join(bare)}: written without statistics; train again to get them"] if bare else []
+    notices += _gaps(wanted)
     return ReportData(
         service=service,
         version=definition.version,
@@ -145,6 +147,19 @@ def collect_report(
         graph=graph,
         notices=tuple(notices),
     )
+
+
+def _gaps(days: Sequence[dt.date]) -> list[str]:
+    """The days between that are not there, in one sentence: charts show the others side by side."""
+    absent = [
+        (before + dt.timedelta(days=number)).isoformat()
+        for before, after in pairwise(days)
+        for number in range(1, (after - before).days)
+    ]
+    some = ", ".join(absent[:_GAPS_SHOWN]) + (
+        f" and {len(absent) - _GAPS_SHOWN} more" * (len(absent) > _GAPS_SHOWN)
+    )
+    return [f"not there: {some}; such a day has no events, or was not trained"] if absent else []
 
 
 def _shown(folder: Path, root: Path) -> str:

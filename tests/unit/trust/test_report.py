@@ -204,12 +204,17 @@ def test_odd_days(days):
     )
     data = collected(days)
     assert "2026-05-05" in data.notices[0]
+    write_day(days, "2026-05-08", a_day(1))
+    write_day(days, "2026-05-30", a_day(1))
+    gaps = collected(days).notices[1]
+    assert gaps.startswith("not there: 2026-05-07, 2026-05-09, ")
+    assert "and 12 more;" in gaps
     names = [column.name for column in data.columns]
     assert names[-1] == "score", "a column that is gone stands last"
     assert "new" in names
     Page(render_report(data))
     (only,) = collected(days, last_days=1).days
-    assert only.day == "2026-05-06"
+    assert only.day == "2026-05-30"
     Page(render_report(collected(days, last_days=1)))
 
 
