@@ -8,7 +8,7 @@ WORKERS ?= 2
 # The gate runs the same order each time, as it draws the same examples; elsewhere each run shuffles anew.
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile $(if $(CI),--randomly-seed=1)
 
-.PHONY: help setup demo test test-fast lint check docs bench pins clean
+.PHONY: help setup demo test test-fast lint check docs bench faults pins clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ bench: setup ## benchmarks: ratios to what others take, and JSON; SIZE=1M or 10M
 	$(BIN)/python benchmarks/skeleton.py --size $(SIZE) --days $(if $(FULL),7,3)
 	$(BIN)/python benchmarks/enrich.py --size $(SIZE) $(if $(FULL),--dimensions 256 1152 --ray)
 	$(BIN)/python benchmarks/online.py
+
+faults: setup ## kill training runs at 50 random moments, fill disks, break inputs; KILLS=, SEED=
+	$(BIN)/python benchmarks/faults.py --kills $(or $(KILLS),50) --seed $(or $(SEED),1) --inputs 40 \
+		$(if $(filter 0,$(shell id -u)),--disks 12)
 
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make pins"

@@ -1,4 +1,6 @@
-"""Put the newest results into docs/performance.md, between its marks: `python benchmarks/_tables.py`.
+"""Put the newest results into docs/performance.md and docs/reliability.md, between their marks.
+
+    python benchmarks/_tables.py
 
 A mark names a file of benchmarks/results: `<!-- bench attribute_joins-1000000 -->` to `<!-- end -->`. Where there is
 no such file, what stands there stays.
@@ -12,6 +14,7 @@ import re
 from _harness import ROOT, Measured, markdown
 
 PAGE = ROOT / "docs" / "performance.md"
+RELIABILITY = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "benchmarks" / "results"
 _MARKED = re.compile(r"(<!-- bench ([\w.-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -38,7 +41,25 @@ def tables(name: str, old: str) -> str:
     return "\n" + "\n".join(parts) + "\n"
 
 
+def fault_tables() -> None:
+    """The same for `<!-- faults kills -->` and its like, of `faults.json`."""
+    from faults import tables as fault_tables_of
+
+    path = RESULTS / "faults.json"
+    if not path.exists():
+        return
+    found = json.loads(path.read_text())
+    at = found["machine"]
+    head = f"{at['at'][:10]}, commit {at['commit']}, seed {found['seed']}:"
+    text = RELIABILITY.read_text(encoding="utf-8")
+    for name, shown in fault_tables_of(found).items():
+        mark = re.compile(rf"(<!-- faults {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = mark.sub(lambda match, shown=shown: f"{match[1]}\n{head}\n\n{shown}\n\n{match[2]}", text)
+    RELIABILITY.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
+    fault_tables()
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(
         _MARKED.sub(lambda match: match[1] + tables(match[2], match[3]) + match[4], text), encoding="utf-8"

@@ -304,8 +304,8 @@ def main() -> int:
             "disks": filled(world, place, options.disks, draw),
             "inputs": harmed(world, place, options.inputs, draw),
         }
-    for title, text in tables(found):
-        print(f"\n{title}\n\n{text}")
+    for name, text in tables(found).items():
+        print(f"\n{name}\n\n{text}")
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / "faults.json"
     seconds = round(time.perf_counter() - started, 1)
@@ -316,16 +316,16 @@ def main() -> int:
     return 1 if any(one["faults"] for kind in found.values() for one in kind) else 0
 
 
-def tables(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What `docs/reliability.md` shows, title by title."""
-    shown = []
+def tables(found: dict[str, Any]) -> dict[str, str]:
+    """What `docs/reliability.md` shows, by the name of its mark."""
+    shown = {}
     if found["kills"]:
-        shown.append(("Kills", table(found["kills"])))
+        shown["kills"] = table(found["kills"])
     if found["disks"]:
         rows = [one | {"the same in the end": "no" if one["faults"] else "yes"} for one in found["disks"]]
-        shown.append(("Full disks", outcomes(rows, "stopped", "the same in the end")))
+        shown["disks"] = outcomes(rows, "stopped", "the same in the end")
     if found["inputs"]:
-        shown.append(("Broken inputs", outcomes(found["inputs"], "harm", "outcome")))
+        shown["inputs"] = outcomes(found["inputs"], "harm", "outcome")
     return shown
 
 

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import pickle  # what is unpickled here, this run's own driver or workers pickled
-import shutil
 import socket
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError, ExecutionError
+from daedalus.pipelines.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -226,8 +226,9 @@ def ensure_ray(envelope: RayEnvelope | None = None, notify: Callable[[str], None
             _require_answer(asked.address)
             settings: dict[str, Any] = {"address": asked.address}
         else:
-            folder = tempfile.mkdtemp(prefix="daedalus-ray-")
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            stack = contextlib.ExitStack()
+            folder = str(stack.enter_context(scratch_folder(Path(tempfile.gettempdir()), "daedalus-ray-")))
+            atexit.register(stack.close)
             settings = {
                 "num_cpus": fitted.num_cpus,
                 "include_dashboard": False,

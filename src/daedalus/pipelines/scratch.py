@@ -61,7 +61,7 @@ def sweep(base: Path, prefix: str) -> None:
 
 def _make(base: Path, prefix: str) -> tuple[Path, int]:
     """A folder that is locked before it gets the name by which it can be found."""
-    name = f"{prefix}{uuid.uuid4().hex[:12]}"
+    name = f"{prefix}{uuid.uuid4().hex[:8]}"
     making = base / f".making-{name}"
     making.mkdir()
     lock = os.open(making / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
