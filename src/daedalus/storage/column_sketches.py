@@ -233,8 +233,8 @@ def _look_at_numbers(sketch: Sketch, numbers: np.ndarray) -> None:
     if numbers.dtype.kind == "f":
         numbers = numbers + 0.0  # -0.0 is 0.0
     if _few(numbers):
-        sketch.values = _counted(pa.array(numbers))
-        if sketch.values is not None and len(sketch.values) <= MAX_VALUES:
+        sketch.values = _counted(numbers, sketch.low, sketch.high)
+        if sketch.values is not None:
             return
     sketch.values = None
     words = numbers.astype(np.int64) if numbers.dtype.kind == "i" else numbers
@@ -330,12 +330,17 @@ def _few(numbers: np.ndarray) -> bool:
     return len(_unique(numbers[::step])) <= MAX_VALUES
 
 
-def _counted(array: pa.Array) -> Counter[Any]:
-    counted = array.value_counts()
-    if len(counted) > MAX_VALUES:
-        return Counter()
-    pairs = zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
-    return Counter(dict(pairs))
+def _counted(numbers: np.ndarray, low: float, high: float) -> Counter[Any] | None:
+    """How often each number occurs; None where there are too many different ones."""
+    if numbers.dtype.kind in "iu" and high - low < len(numbers):
+        by_value = np.bincount((numbers - numbers.dtype.type(low)).astype(np.int64, copy=False))
+        found = np.flatnonzero(by_value)
+        values, counts = [int(low) + place for place in found.tolist()], by_value[found].tolist()
+    else:
+        counted = pa.array(numbers).value_counts()
+        values, counts = counted.field("values"), counted.field("counts").to_pylist()
+        values = values.to_pylist() if len(values) <= MAX_VALUES else counts
+    return Counter(dict(zip(values, counts, strict=True))) if len(values) <= MAX_VALUES else None
 
 
 # ------------------------------------------------------------------ lists

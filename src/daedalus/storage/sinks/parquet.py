@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from daedalus.storage.column_sketches import merge_sketches, table_sketches
 from daedalus.storage.column_stats import SAMPLED
 from daedalus.storage.content_hash import ContentHash
+from daedalus.storage.sinks.encodings import dictionary_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,7 +139,8 @@ class ParquetSink:
 
 def _write_shard(path: Path, shard: pa.Table, sample: int, timed: Timed) -> Sketches:
     parts: list[Sketches] = []
-    with pq.ParquetWriter(path, shard.schema, compression="zstd") as writer:
+    dictionaries = dictionary_columns(shard)
+    with pq.ParquetWriter(path, shard.schema, compression="zstd", use_dictionary=dictionaries) as writer:
         for start in range(0, max(shard.num_rows, 1), ROW_GROUP_ROWS):
             with timed("sink", "write", min(ROW_GROUP_ROWS, shard.num_rows - start)):
                 group = shard.slice(start, ROW_GROUP_ROWS).combine_chunks()
