@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from daedalus.errors import SourceError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines import day_lookups, lookup_versions
 from daedalus.pipelines.lookup_plan import LookupPlan
@@ -205,3 +206,36 @@ def test_values_that_are_cast_are_joined_in_sql(tmp_path: Path) -> None:
     cast = {"ref": "pair:score", "dtype": "FLOAT"}
     project = project_of(tmp_path, 0, SERVICE | {"columns": [*columns, cast]})
     assert planned(project) == {"join_profile", "join_friend", "join_place"}
+
+
+@pytest.mark.parametrize("where", ["events", "profile"])
+def test_a_value_that_does_not_fit_late_in_a_stream_is_told(where: str, tmp_path: Path) -> None:
+    count = 300_000
+    data = {
+        name: pa.table(
+            {
+                "at": times([START] * count),
+                "user_id": range(count),
+                "artwork_id": [1] * count,
+                "level": pa.array([1] * (count - 1) + [2**31 if name == where else 1]),
+            }
+        )
+        for name in ("events", "profile")
+    }
+    project = write_project(
+        tmp_path,
+        views=[
+            view("events", ["user", "artwork"], {"level": "INTEGER"}),
+            view("profile", "user", {"level": "INTEGER"}),
+        ],
+        services=[
+            SERVICE
+            | {
+                "views": [{"view": "profile", "join": "asof"}],
+                "columns": ["events:level", {"ref": "profile:level", "name": "of_profile"}],
+            }
+        ],
+        data={f"{name}/a.parquet": table for name, table in data.items()},
+    )
+    with pytest.raises(SourceError, match=rf"view {where} .*column level.*2147483648"):
+        project.run("s", [DAY])

@@ -176,7 +176,7 @@ class DayStream:
         with profile.statement(connection, relation, lambda: self._graph.composed(relation)):
             reader = self._graph.stream(sql, relation, self._rows_per_chunk)
             yield reader.schema.empty_table()
-            for batch in profile.waiting(reader):
+            for batch in profile.waiting(self._graph.batches(reader, relation)):
                 yield pa.Table.from_batches([batch])
 
     # ------------------------------------------------------------------ with Arrow operators

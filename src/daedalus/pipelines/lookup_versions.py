@@ -246,7 +246,7 @@ class VersionReader:
         with contextlib.ExitStack() as registered:
             joined_to = "" if index is not None else registered.enter_context(self._registered("keys", keys))
             reader = self._graph.stream(self._versions_sql(within, joined_to), self._name, _BATCH_ROWS)
-            for batch in reader:
+            for batch in self._graph.batches(reader, self._name):
                 held.add(self._part(batch, index))
 
     def _part(self, batch: pa.RecordBatch, index: IdIndex | None) -> Part:

@@ -113,13 +113,13 @@ class RelationGraph:
         with self.profile.statement(self.connection, name, lambda: self.composed(name)):
             reader = self.stream(body, name, rows)
             batches = []
-            for batch in self.profile.waiting(reader):
+            for batch in self.profile.waiting(self.batches(reader, name)):
                 batches.append(batch)
                 most -= batch.nbytes
                 if most < 0:
                     reader.close()
                     return None
-        table = in_order(pa.Table.from_batches(batches, reader.schema))
+        table = by_position(pa.Table.from_batches(batches, reader.schema))
         self.statements.append((name, body))
         self.connection.register(name, table)
         self._held.add(name)
@@ -185,6 +185,16 @@ class RelationGraph:
             # Not `from error`: a backend's own words may hold a secret.
             raise as_execution_error(error, relation) from None
 
+    @staticmethod
+    def batches(reader: pa.RecordBatchReader, relation: str) -> Iterator[pa.RecordBatch]:
+        """A stream's batches; what DuckDB refuses on the way is told as `execute` tells it."""
+        try:
+            yield from reader
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise as_execution_error(error, relation) from None
+
     @contextlib.contextmanager
     def in_order(self, wanted: bool = True) -> Iterator[None]:
         """Rows of files come in the files' order while this is open."""
@@ -207,7 +217,7 @@ class RelationGraph:
         return self.fetch(sql, name)
 
 
-def in_order(table: pa.Table) -> pa.Table:
+def by_position(table: pa.Table) -> pa.Table:
     """The rows in order of their positions, each column in one piece where it fits into one."""
     rows = table[ROW].to_numpy()
     if (rows[1:] > rows[:-1]).all():
