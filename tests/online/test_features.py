@@ -263,6 +263,9 @@ def test_a_service_that_was_never_loaded_says_so(tmp_path: Path, redis_server: R
         ('{"user_id": 1}\n[1]', "line 2: this is no JSON object"),
         ('{"user_idd": 1}', "user_id"),
         ('{"user_id": "x"}', "lines 1 to 1"),
+        ('{"user_id": 2.5}', "2.5 is no whole number"),
+        ('{"user_id": 1, "artwork_id": 2, "ts": 1777600000}', "1777600000 is no time"),
+        ('{"user_id": 1, "artwork_id": 2, "ts": true}', "True is no time"),
         ('{"user_id": 1}', "the rows lack 'artwork_id'"),
     ],
 )
@@ -297,6 +300,13 @@ def test_the_commands(
     assert found["rows"][0]["tables"]["users"]["status"] == "found"
     assert main(["online", "get", "s", "--key", "user_id=1,artwork_id=10"]) == 0
     assert "view users" in capsys.readouterr().out
+    line = b'{"user_id": 8, "artwork_id": 5, "ts": "2026-05-02T08:29", "event": "\\u001b[2J", "seq": 71}'
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line)))
+    assert main(["online", "push", "events", "--as-of", INSTANT]) == 0
+    assert main(["online", "get", "s", "--key", "user_id=8,artwork_id=5,event=\x1b[2J"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\\x1b[2J" in shown
     code, health = run("online", "health")
     assert (code, health["tables"]["service:s"]["rows"]) == (0, 4)
     assert main(["online", "get", "s", "--key", "user_id"]) == 2

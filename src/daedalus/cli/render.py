@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import re
 import sys
 from enum import StrEnum
 from itertools import pairwise
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Tables that go to a file or a pipe are not cut to a screen nobody looks at.
 _PIPE_WIDTH = 240
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Format(StrEnum):
@@ -49,8 +52,20 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+    """One JSON document on standard output; JSON has no NaN and no infinity, so they are texts."""
+    try:
+        text = json.dumps(data, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write(text + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return [_without_nan(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
@@ -63,7 +78,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
         title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for column in columns:
-        table.add_column(Text(column), overflow="fold")
+        table.add_column(Text(cell_text(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell_text(value)) for value in row))
     console().print(table)
@@ -75,10 +90,10 @@ def print_mapping(data: Mapping[str, object]) -> None:
 
 
 def cell_text(value: object) -> str:
-    """A value as a table shows it.
+    r"""A value as a table shows it; control characters are spelled out, since a terminal would obey them.
 
-    >>> cell_text(None), cell_text(True), cell_text(["a", "b"]), cell_text(0.5)
-    ('', 'yes', 'a, b', '0.5')
+    >>> cell_text(None), cell_text(True), cell_text(["a", "b"]), cell_text(0.5), cell_text("\x1b[2J")
+    ('', 'yes', 'a, b', '0.5', '\\x1b[2J')
     """
     if value is None:
         return ""
@@ -86,7 +101,7 @@ def cell_text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(cell_text(item) for item in value)
-    return str(value)
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value))
 
 
 @contextlib.contextmanager

@@ -87,6 +87,8 @@ for i = 1, #KEYS do
     local limit = string.format('(%.0f', newest - keep)
     dropped = dropped + redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', limit)
     redis.call('PEXPIRE', KEYS[i], live)
+  else
+    redis.call('PERSIST', KEYS[i])
   end
 end
 return {added, dropped}

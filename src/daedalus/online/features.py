@@ -11,6 +11,7 @@ Each column comes from where it is freshest:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -242,13 +243,23 @@ def typed(values: list[Any], kind: pa.DataType, name: str) -> pa.Array:
 
     Raises:
         DefinitionError: one does not fit.
+
+    >>> typed([7, "8", None], pa.int64(), "user_id").to_pylist()
+    [7, 8, None]
+    >>> typed([2.5], pa.int64(), "user_id")
+    Traceback (most recent call last):
+    daedalus.errors.DefinitionError: values: 'user_id' does not fit int64: 2.5 is no whole number
     """
     try:
+        for value in values:
+            _check(value, kind)
+        if pa.types.is_decimal(kind):
+            values = [Decimal(repr(one)) if isinstance(one, float) else one for one in values]
         if any(isinstance(one, str) for one in values) and not pa.types.is_string(kind):
             if pa.types.is_binary(kind):
                 return pa.array([None if one is None else str(one).encode() for one in values], kind)
             if pa.types.is_timestamp(kind):
-                return pa.array([_time(one, kind) for one in values], pa.timestamp("ns", kind.tz)).cast(kind)
+                return pa.array([_time(one) for one in values], pa.timestamp("ns", kind.tz)).cast(kind)
             texts = pa.array([None if one is None else str(one) for one in values], pa.string())
             return texts.cast(kind)
         return pa.array(values, kind)
@@ -256,7 +267,23 @@ def typed(values: list[Any], kind: pa.DataType, name: str) -> pa.Array:
         raise DefinitionError(f"{name!r} does not fit {kind}: {error}", where="values") from None
 
 
-def _time(value: Any, kind: pa.DataType) -> int | None:
+def _check(value: Any, kind: pa.DataType) -> None:
+    """Raise ValueError where Arrow would take a value for another without a word."""
+    if pa.types.is_integer(kind) and isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value} is no whole number")
+    if pa.types.is_temporal(kind) and isinstance(value, int | float) and not pa.types.is_interval(kind):
+        raise ValueError(f"{value} is no time; write it as ISO text")
+    if isinstance(value, list) and hasattr(kind, "value_type"):
+        for one in value:
+            _check(one, kind.value_type)
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        for field in value:
+            if kind.get_field_index(field) < 0:
+                raise ValueError(f"it has no field {field!r}")
+            _check(value[field], kind.field(field).type)
+
+
+def _time(value: Any) -> int | None:
     """Nanoseconds since 1970."""
     import datetime as dt
 

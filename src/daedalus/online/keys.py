@@ -38,15 +38,14 @@ def _parts(column: pa.Array | pa.ChunkedArray, prefix: bytes) -> list[bytes | No
         if not column.null_count:
             return [form % one for one in np.asarray(column).tolist()]
         return [None if one is None else form % one for one in column.to_pylist()]
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        plain = column.cast(pa.binary()).to_pylist()
-        return [
-            None if one is None else prefix + one.replace(b"\\", b"\\\\").replace(b"|", b"\\p")
-            for one in plain
-        ]
     if pa.types.is_timestamp(kind):
         return _parts(column.cast(pa.int64()), prefix)
-    return [None if one is None else prefix + str(one).encode() for one in column.to_pylist()]
+    plain = [
+        one if one is None or isinstance(one, bytes) else str(one).encode() for one in column.to_pylist()
+    ]
+    return [
+        None if one is None else prefix + one.replace(b"\\", b"\\\\").replace(b"|", b"\\p") for one in plain
+    ]
 
 
 def slices(size: int, step: int) -> list[tuple[int, int]]:
