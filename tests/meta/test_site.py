@@ -123,3 +123,9 @@ def test_a_drawing_keeps_to_its_frame_and_to_the_colours_of_all(path):
             assert left >= -4, node.text
             assert left + wide <= width + 24, node.text
             assert 0 < y <= height, node.text
+
+
+def test_the_architecture_page_names_every_package():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    packages = {path.name for path in (ROOT / "src/daedalus").iterdir() if (path / "__init__.py").exists()}
+    assert {name for name in packages if f"`{name}`" not in text} == set()
