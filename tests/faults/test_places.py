@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import fcntl
 import os
+import re
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -21,9 +23,6 @@ from daedalus.pipelines.scratch import scratch_folder, sweep
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.records import day_records
 from pipelines.tiny import DAYS, ROWS, events, tiny
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FIRST, SECOND, LATE = DAYS
 DAY = dt.date(2026, 5, 1)
@@ -189,3 +188,15 @@ def test_a_day_worker_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path) 
     assert "finished days are kept" in caught.value.hint
     assert set(project.run("s", [FIRST, SECOND]).states) == {FIRST, SECOND}
     assert not list((tmp_path / "out" / "s" / "skeleton").glob(".new-*"))
+
+
+# ---------------------------------------------------------------------- the page
+
+
+def test_the_page_names_tests_that_exist() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (root / file).read_text(encoding="utf-8"), (file, test)
