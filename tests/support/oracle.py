@@ -10,6 +10,7 @@ allows, and folds them. DuckDB is used for one thing only, the condition, which 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -247,11 +248,21 @@ def _condition(table: pa.Table, condition: str | None) -> list[bool]:
     # Only the columns it can mean: DuckDB need not understand the types of the others.
     used = [name for name in table.column_names if name.lower() in condition.lower()]
     numbered = table.select(used).append_column("oracle_row", pa.array(range(table.num_rows), pa.int64()))
-    with duckdb.connect() as session:
-        session.execute("SET TimeZone = 'UTC'")
-        session.register("numbered", numbered)
-        query = f"SELECT ({condition}) IS TRUE FROM numbered AS hist ORDER BY oracle_row"
+    session = _session()
+    session.register("numbered", numbered)
+    query = f"SELECT ({condition}) IS TRUE FROM numbered AS hist ORDER BY oracle_row"
+    try:
         return [row[0] for row in session.execute(query).fetchall()]
+    finally:
+        session.unregister("numbered")
+
+
+@functools.cache
+def _session() -> duckdb.DuckDBPyConnection:
+    """One for all: opening it takes longer than a condition."""
+    session = duckdb.connect()
+    session.execute("SET TimeZone = 'UTC'")
+    return session
 
 
 def assert_agrees(
