@@ -6,15 +6,18 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from daedalus.errors import SourceError
+from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.executor import run_pipeline
 from daedalus.pipelines.records import lake_pins, source_items
+from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import RunSources
 from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, events, users
-from support.backends import DuckLake, ObjectStore, Postgres
+from support.backends import DuckLake, ObjectStore, Postgres, open_view
 from support.project import Project, Run, write_project
 
 if TYPE_CHECKING:
@@ -99,6 +102,39 @@ def test_all_workers_of_a_run_read_one_postgres_snapshot(
     assert refreshed.rows(DAYS[1])[0]["tier"] == "lead"
     quiet = project.run("s", DAYS[:2], refresh=True)
     assert set(quiet.states.values()) == {"up to date"}
+
+
+def test_a_servers_timeouts_do_not_end_a_run_that_computes_for_long(
+    tmp_path: Path, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Postgres(postgres_server, monkeypatch)
+    source = database.put("users", USER_ROWS)
+    names = ("idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout")
+    for name in names:
+        postgres_server.execute(f"ALTER DATABASE {database.database} SET {name} = '1h'")
+    postgres_server.execute(f"ALTER DATABASE {database.database} SET statement_timeout = '200ms'")
+    slow = source | {"query": "SELECT *, pg_sleep(20)::text AS slow FROM users"}
+    del slow["table_name"]
+    asked = ", ".join(f"current_setting('{name}') AS {name}" for name in names)
+    shared: dict[str, Any] = {}
+    opened = open_view(tmp_path, USERS | {"source": source}).open(shared=shared)
+    try:
+        opened.snapshot()
+        (keeper,) = shared.values()
+        assert keeper.rows(f"SELECT {asked}") == [("0", "0", "0")]
+        with duckdb_session({}) as connection:
+            opened.setup(connection)
+            alias = connection.execute(
+                "SELECT database_name FROM duckdb_databases() WHERE type = 'postgres'"
+            ).fetchall()[0][0]
+            rows = connection.execute("FROM postgres_query(?, ?)", [alias, f"SELECT {asked}"]).fetchall()
+            assert rows == [("0", "0", "0")]
+    finally:
+        opened.close()
+    view = open_view(tmp_path, USERS | {"source": slow, "fields": [{"name": "slow", "dtype": "TEXT"}]})
+    with pytest.raises(duckdb.Error) as caught:
+        view.rows(["slow"])
+    assert "longer than its statement_timeout" in str(as_execution_error(caught.value, "scan"))
 
 
 def test_a_lake_run_is_repeated_at_its_snapshot(tmp_path: Path) -> None:

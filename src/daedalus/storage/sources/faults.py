@@ -65,6 +65,11 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
         "Wait until it is done, then run again",
     ),
     (
+        r"due to statement timeout",
+        "the server ends a statement that takes longer than its statement_timeout",
+        "Raise it for the view's user: ALTER ROLE ... SET statement_timeout = ...",
+    ),
+    (
         r"could not set lock|conflicting lock|unique file handle|database is locked",
         "the lake's catalog is locked by a writer",
         "A catalog in a DuckDB file has one writer and no readers beside it: wait, or keep it in SQLite or Postgres",

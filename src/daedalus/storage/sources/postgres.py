@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 _LOCK_SECONDS = 30
 #: The first time that Postgres has, and the last year that DuckDB has all of.
 _FIRST_TIME, _LAST_TIME = "'4714-11-24 (BC) 00:00:00'", "'294246-12-31 23:59:59'"
+#: A run may compute for long between two reads, and its transactions live as long as it does. Not every server has
+#: every one of these.
+_NO_TIMEOUTS_SQL = (
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN "
+    "('idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')"
+)
 _STATE_SQL = """
 SELECT pg_export_snapshot() AS snapshot,
        pg_current_snapshot()::text AS visible,
@@ -112,11 +118,8 @@ class PostgresKeeper:
         try:
             attach(self._connection, place, self._alias)
             self._connection.execute("BEGIN")
-            for setting, value in (
-                ("lock_timeout", f"{_LOCK_SECONDS}s"),
-                ("idle_in_transaction_session_timeout", "0"),
-            ):
-                self._run(f"SET {setting} = '{value}'")
+            self._run(_NO_TIMEOUTS_SQL)
+            self._run(f"SET lock_timeout = '{_LOCK_SECONDS}s'")
             (row,) = self.rows(_STATE_SQL)
         except BaseException:
             self.close()
@@ -277,8 +280,8 @@ class PostgresSource:
             return
         attach(connection, self._place, self._alias, self._table[0] if self._table else "")
         begin(connection)
-        sql = f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}"
-        connection.execute(f"CALL postgres_execute({quote_literal(self._alias)}, {quote_literal(sql)})")
+        for sql in (f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}", _NO_TIMEOUTS_SQL):
+            connection.execute(f"CALL postgres_execute({quote_literal(self._alias)}, {quote_literal(sql)})")
 
     def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """The columns and their DuckDB types, as of the snapshot."""
