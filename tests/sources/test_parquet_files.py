@@ -5,15 +5,17 @@ from __future__ import annotations
 import decimal
 import subprocess
 import sys
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from daedalus.errors import SourceError
+from daedalus.errors import CompileError, SourceError
 from daedalus.storage.sources.local_files import LocalFiles
-from pipelines.tiny import DAYS, EVENTS, column, tiny
+from pipelines.tiny import DAYS, EVENTS, at, column, tiny
+from support.project import write_project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,3 +99,58 @@ def test_whole_numbers_beside_floats_that_have_room_for_them_are_read(
     run = tiny(tmp_path, events_view={"fields": fields}, service=service, data=data).run("s", DAYS[:2])
     assert [row["score"] for row in run.rows(DAYS[0])] == values
     assert [row["score"] for row in run.rows(DAYS[1])] == [1, None, 3]
+
+
+def test_uuids_are_keys_and_features(tmp_path: Path) -> None:
+    ids = [f"0a1b2c3d-0000-0000-0000-{n:012x}" for n in range(2)]
+    times = pa.array([at("2026-05-01 08:00"), at("2026-05-01 09:00")], pa.timestamp("us"))
+    events = {
+        "name": "events",
+        "entity": "device",
+        "source": {"path": "events", "timestamp_field": "ts"},
+        "fields": [{"name": "token", "dtype": "UUID"}],
+    }
+    devices = {
+        "name": "devices",
+        "entity": "device",
+        "source": {"path": "devices", "timestamp_field": "ts"},
+        "fields": [{"name": "owner", "dtype": "UUID"}],
+    }
+    tokens = {
+        "name": "tokens",
+        "group_by": ["device_id"],
+        "timestamp_column": "ts",
+        "value_column": "token",
+        "operation": "list",
+        "window_days": 3,
+    }
+    service = {
+        "name": "s",
+        "version": "2026-05-01",
+        "spine": "events",
+        "views": [{"view": "devices", "join": "asof"}],
+        "aggregation_specs": [tokens],
+        "columns": ["events:device_id", "events:token", "devices:owner", "rolling:tokens"],
+    }
+    project = write_project(
+        tmp_path,
+        views=[events, devices],
+        services=[service],
+        entities={"entities": [{"name": "device", "keys": [{"name": "device_id", "dtype": "UUID"}]}]},
+        data={
+            "events/a.parquet": pa.table({"device_id": [ids[0]] * 2, "ts": times, "token": [ids[1], None]}),
+            "devices/a.parquet": pa.table({"device_id": ids[:1], "ts": times.slice(0, 1), "owner": ids[1:]}),
+        },
+    )
+    one, other = map(uuid.UUID, ids)
+    assert project.run("s", DAYS[:1]).rows(DAYS[0]) == [
+        {"device_id": one, "token": other, "owner": None, "tokens": []},
+        {"device_id": one, "token": None, "owner": other, "tokens": [other]},
+    ]
+
+
+def test_an_interval_is_no_output(tmp_path: Path) -> None:
+    fields = [*EVENTS["fields"][:3], {"name": "score", "dtype": "INTERVAL", "optional": True}]
+    project = tiny(tmp_path, events_view={"fields": fields}, service={"columns": ["events:score"]})
+    with pytest.raises(CompileError, match=r"service s .*'score' is INTERVAL, which Parquet does not have"):
+        project.run("s", DAYS[:1])

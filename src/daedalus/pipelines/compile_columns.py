@@ -228,10 +228,17 @@ class ContractColumns:
         else:
             source = quote_ident(self.names[ref])
             natural = self._dtype(ref)
+        dtype = column.dtype or natural
+        if "INTERVAL" in dtype:
+            raise CompileError(
+                f"column {column.name!r} is {dtype}, which Parquet does not have",
+                where=self._where(),
+                hint="Give it dtype VARCHAR, or derive a number: sql: epoch(...)",
+            )
         return ProjectColumn(
             name=column.name,
             sql=source,
-            dtype=column.dtype or natural,
+            dtype=dtype,
             default=column.default,
             default_sql=column.default_sql or "",
             nullable=column.nullable,

@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     from typing import Any
 
+_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_NO_UUID = "00000000-0000-0000-0000-000000000000"
+
 
 def cast_exactly(column: Any, kind: pa.DataType) -> Any:
     """The same values as another type; a list's items, too.
@@ -36,6 +39,8 @@ def cast_exactly(column: Any, kind: pa.DataType) -> Any:
     if isinstance(column, pa.ChunkedArray):
         # Chunk by chunk: Arrow may join chunks while casting, and then they are no pairs to compare.
         return pa.chunked_array([cast_exactly(chunk, kind) for chunk in column.chunks], kind)
+    if _innermost(kind) == pa.uuid() and _is_text(_innermost(column.type)):
+        return _uuids(column, kind)
     cast = column.cast(kind)
     if _may_change(column.type, kind) and not _same_values(column, cast.cast(column.type)):
         raise pa.ArrowInvalid("a value would be rounded or written otherwise")
@@ -48,9 +53,37 @@ def _may_change(source: pa.DataType, target: pa.DataType) -> bool:
         source, target = source.value_type, target.value_type
     if pa.types.is_floating(source) and pa.types.is_floating(target):
         return bool(target.bit_width < source.bit_width)
-    texts = (pa.types.is_string, pa.types.is_large_string)
-    is_text = any(check(source) for check in texts)
-    return is_text and not any(check(target) for check in texts)
+    return _is_text(source) and not _is_text(target)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    while pa.types.is_list(kind):
+        kind = kind.value_type
+    return kind
+
+
+def _uuids(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """UUIDs of their texts, as DuckDB gives them to Arrow; lists of them, too."""
+    if pa.types.is_list(kind):
+        items = _uuids(column.values, kind.value_type)
+        # Arrow takes NULLs only with offsets that begin at their buffer's beginning.
+        offsets = pc.add(column.offsets, pa.scalar(0, pa.int32()))
+        return pa.ListArray.from_arrays(offsets, items, type=kind, mask=column.is_null())
+    filled = pc.fill_null(column.cast(pa.string()), _NO_UUID)
+    if not pc.all(pc.match_substring_regex(filled, _UUID), min_count=0).as_py():
+        raise pa.ArrowInvalid("a text is no UUID")
+    digits = pc.replace_substring(filled, "-", "")
+    data = digits.buffers()[2].to_pybytes()[: 32 * len(digits)] if len(digits) else b""
+    storage = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), len(digits), [None, pa.py_buffer(bytes.fromhex(data.decode()))]
+    )
+    if column.null_count:
+        storage = pc.if_else(column.is_valid(), storage, pa.scalar(None, pa.binary(16)))
+    return pa.ExtensionArray.from_storage(kind, storage)
 
 
 def _same_values(one: pa.Array, other: pa.Array) -> bool:
