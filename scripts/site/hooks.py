@@ -37,6 +37,10 @@ ELSEWHERE = {
     "examples/flights": "examples/flights.md",
     "docs/notebooks/training-data.ipynb": "notebooks/training-data.md",
 }
+_BUTTONS = (
+    "[Your own data in 15 minutes](tutorial.md){ .md-button .md-button--primary } "
+    "[The ideas, drawn](concepts/time.md){ .md-button }"
+)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _FENCE = re.compile(r"^(```+).*?^\1", re.MULTILINE | re.DOTALL)
 _TITLED = re.compile(r"^(```\w+)\n# ([\w./-]+\.\w+)\n", re.MULTILINE)
@@ -69,6 +73,9 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         relative = os.path.relpath(uri, here)
         return f"{match[1]}{relative}{'#' + anchor if anchor else ''}{match[3]}"
 
+    if page.file.src_uri == "README.md":
+        # On the site the way in is a pair of buttons.
+        markdown = markdown.replace("\n```yaml", f"\n{_BUTTONS}\n\n```yaml", 1)
     text, last = [], 0
     for fence in _FENCE.finditer(markdown):
         text += [_LINK.sub(link, markdown[last : fence.start()]), fence[0]]

@@ -9,11 +9,12 @@ import shlex
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from typer.main import get_command
 
-from daedalus import FeatureCatalog, load_training_config
+from daedalus import FeatureCatalog, aggregate_pit_table, load_training_config
 from daedalus.catalog import entities, service_reader, sources, views
 from daedalus.catalog._dtype_parser import SCALARS
 from daedalus.catalog.aggregation import AggregationSpec, Operation
@@ -187,6 +188,23 @@ def test_the_recipes_give_what_their_tests_say(tmp_path):
     registry = PlatformRegistry.open(tmp_path)
     (result,) = run_feature_tests(registry, [tmp_path / "feature_tests.yaml"])
     assert result.passed, result
+
+
+def test_the_first_page_shows_what_its_spec_gives():
+    page = PAGES["docs/README.md"].read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d\d):00 \| (\w+) \| (\d) \| `(\[.*?\])`", page, re.MULTILINE)
+    hours, events, artworks, values = zip(*rows, strict=True)
+    spine = pa.table(
+        {
+            "user_id": [1] * len(rows),
+            "event_timestamp": [int(hour) * 3_600_000 for hour in hours],
+            "event": events,
+            "artwork_id": [int(artwork) for artwork in artworks],
+        }
+    )
+    (spec,) = yaml.safe_load(blocks("docs/README.md", "yaml")[0])["aggregation_specs"]
+    found = aggregate_pit_table(spine, [spec])["liked_7d"].to_pylist()
+    assert found == [yaml.safe_load(value) for value in values]
 
 
 # ------------------------------------------------------------------ Python and commands
