@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 import tempfile
 from pathlib import Path
@@ -13,9 +14,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daedalus.catalog.lock_file import lock_text, read_lock
+from daedalus.catalog.lock_file import FORMAT, lock_text, read_lock
 from daedalus.catalog.registry import FeatureCatalog
-from daedalus.catalog.versioning import diff_service, service_schema
+from daedalus.catalog.versioning import diff_schemas, diff_service, service_schema
+from daedalus.errors import DefinitionError
 from support.projects import ARTWORKS, EVENTS, USERS
 
 SERVICE = """\
@@ -28,10 +30,14 @@ grain: [user_id, artwork_id]
 views:
   - {view: users, join: asof}
   - artworks
+  - {view: users, alias: authors, "on": {author: user_id}}
 static_columns: [artworks:kind]
 aggregation_specs:
   - {name: kinds, group_by: [user_id], operation: list, value_column: kind, condition: "hist.event = 'x'",
      window_days: 7, max_items: 32}
+  - {name: ages, group_by: [author], history_view: users, history_group_by: [user_id],
+     history_timestamp_column: updated_at, operation: last, value_column: age, condition: "hist.age > 1",
+     window_days: 30}
 lookbacks: [{name: recent, view: users, "on": {author: user_id}, value_column: age, window_days: 3, max_items: 3}]
 age_columns: [{name: days, created: users:registered_at}]
 derived:
@@ -52,10 +58,12 @@ columns:
   - events:event
   - {ref: events:country, default: 0, nullable: false, dtype: INTEGER}
   - users:age
+  - {ref: authors:age, name: author_age}
   - users:tags
   - {ref: users:vector, dtype: "FLOAT[4]"}
   - artworks:kind
   - rolling:kinds
+  - rolling:ages
   - lookback:recent
   - age:days
   - derived:adult
@@ -158,6 +166,26 @@ def rename_derived(tree: Tree) -> None:
     column(tree, "derived:adult").update(ref="derived:grown", name="adult")
 
 
+def rename_spec(tree: Tree) -> None:
+    service(tree)["aggregation_specs"][0]["name"] = "sorts"
+    column(tree, "rolling:kinds").update(ref="rolling:sorts", name="kinds")
+
+
+def rename_lookback(tree: Tree) -> None:
+    service(tree)["lookbacks"][0]["name"] = "lately"
+    column(tree, "lookback:recent").update(ref="lookback:lately", name="recent")
+
+
+def rename_age(tree: Tree) -> None:
+    service(tree)["age_columns"][0]["name"] = "since"
+    column(tree, "age:days").update(ref="age:since", name="days")
+    service(tree)["derived"][0]["sql"] = "since > 3"
+
+
+def spec(index: int, **values: Any):
+    return change("aggregation_specs", index, **values)
+
+
 def clash(tree: Tree) -> None:
     """Another view gets a field called `age`: the old one is now written `users__age`."""
     tree["views/artworks.yaml"]["fields"].append({"name": "age", "dtype": "BIGINT"})
@@ -196,7 +224,22 @@ EDITS = {
             1, {"view": "artworks", "join": "latest"}
         ),
         "white space": change("derived", 1, sql="coalesce(age,   0) >= 18\n AND old"),
-        "window as a float": change("aggregation_specs", 0, window_days=7.0),
+        "window as a float": spec(0, window_days=7.0),
+        "a spec's defaults said aloud": spec(0, include_current=False, delay_seconds=0, exclude_self=False),
+        "an unread view": lambda tree: service(tree)["views"].append(
+            {"view": "users", "alias": "nobody", "on": {"author": "user_id"}}
+        ),
+        "views in another order": swap("views"),
+        "an unread derived column": lambda tree: service(tree)["derived"].append(
+            {"name": "young", "sql": "age < 3"}
+        ),
+        "entities in another order": in_view("events", entity=["artwork", "user"]),
+        "optional where nothing is filled": lambda tree: tree["views/users.yaml"]["fields"][0].update(
+            optional=True
+        ),
+        "a field of the history that no spec reads": lambda tree: tree["views/users.yaml"]["fields"].append(
+            {"name": "more", "dtype": "TEXT"}
+        ),
     },
     "cosmetic": {
         "described": put(description="what it is for"),
@@ -204,7 +247,13 @@ EDITS = {
         "tagged": put(tags=["a", "b", "c"]),
         "version only": put(version="2026-06-27.1"),
         "case and quotes": change("derived", 1, sql='COALESCE("age", 0) >= 18 and old'),
-        "condition written otherwise": change("aggregation_specs", 0, condition="(hist.\"event\" = 'x')"),
+        "condition written otherwise": spec(0, condition="(hist.\"event\" = 'x')"),
+        "spec renamed": rename_spec,
+        "lookback renamed": rename_lookback,
+        "age renamed": rename_age,
+        "parentheses": change("derived", 1, sql="(coalesce(age, 0) >= 18) AND (old)"),
+        "spine seen later": in_view("events", delay_seconds=60),
+        "spine seen for some time": in_view("events", ttl="30d"),
         "filter renamed": change("content_filter", 0, name="only_adults"),
         "curation renamed": change("curation", 0, name="upper_kind"),
         "derived renamed": rename_derived,
@@ -237,10 +286,30 @@ EDITS = {
         "another source": lambda tree: column(tree, "artworks:kind").update(
             ref="users:registered_at", name="kind"
         ),
-        "window": change("aggregation_specs", 0, window_days=8),
-        "fewer items": change("aggregation_specs", 0, max_items=16),
-        "condition": change("aggregation_specs", 0, condition="hist.event = 'y'"),
-        "operation": change("aggregation_specs", 0, operation="count_distinct", max_items=None),
+        "window": spec(0, window_days=8),
+        "no window": spec(0, window_days=None),
+        "fewer items": spec(0, max_items=16),
+        "condition": spec(0, condition="hist.event = 'y'"),
+        "no condition": spec(0, condition=None),
+        "operation": spec(0, operation="count_distinct", max_items=None),
+        "keys of a spec": spec(0, group_by=["artwork_id"]),
+        "value of a spec": spec(0, value_column="event"),
+        "a spec's own row": spec(0, include_current=True),
+        "a spec's own value": spec(0, exclude_self=True),
+        "delay of a spec": spec(0, delay_seconds=60),
+        "history's condition": spec(1, condition="hist.age > 2"),
+        "history's keys": spec(1, group_by=["user_id"], history_group_by=None),
+        "history's value": spec(1, operation="count", value_column=None),
+        "value of a lookback": change("lookbacks", 0, value_column="registered_at"),
+        "keys of a lookback": change("lookbacks", 0, on={"artwork_id": "user_id"}),
+        "window of a lookback": change("lookbacks", 0, window_days=4),
+        "keys of a role": lambda tree: service(tree)["views"][2].update(on={"artwork_id": "user_id"}),
+        "what decides among equals": lambda tree: tree["views/users.yaml"]["source"].pop("sequence_field"),
+        "order of the spine": lambda tree: tree["views/events.yaml"]["source"].update(
+            sequence_field="author"
+        ),
+        "sessions of another column": put(session_column="event"),
+        "spine refuses NULL": lambda tree: tree["views/events.yaml"]["fields"][0].update(nullable=False),
         "lookback": change("lookbacks", 0, max_items=4),
         "age of another time": lambda tree: service(tree)["age_columns"][0].update(
             created="artworks:published_at"
@@ -248,12 +317,20 @@ EDITS = {
         "derived": change("derived", 0, sql="days > 4"),
         "curation": change("curation", 0, sql="lower(kind)"),
         "curation gone": remove("curation", 0),
+        "curation of another column": change("curation", 1, column="kind", sql="list_sort(tags)[1]"),
+        "curations turned round": lambda tree: (
+            service(tree)["curation"].append({"name": "e", "column": "kind", "sql": "lower(kind)"}),
+            swap("curation")(tree),
+        ),
         "join mode": lambda tree: service(tree)["views"][0].pop("join"),
         "join keys": lambda tree: service(tree)["views"][0].update(on={"author": "user_id"}),
         "ttl": in_view("users", ttl="30d"),
         "delay": in_view("users", delay_seconds=60),
         "known later": lambda tree: tree["views/users.yaml"]["source"].pop("created_field"),
-        "event time": lambda tree: tree["views/users.yaml"]["source"].update(timestamp_field="registered_at"),
+        "event time": lambda tree: (
+            tree["views/users.yaml"]["source"].update(timestamp_field="registered_at"),
+            spec(1, history_timestamp_column="registered_at")(tree),
+        ),
         "other grain": put(grain=["user_id"]),
         "no sessions": lambda tree: service(tree).pop("session_column"),
         "session filter": lambda tree: service(tree)["session_filter"]["view_events"].append("z"),
@@ -283,7 +360,7 @@ TOGETHER = [
     ("additive", "served"),
     ("breaking", "another default"),
     ("breaking", "lookback"),
-    ("breaking", "ttl"),
+    ("breaking", "join mode"),
     ("breaking", "a filter more"),
     ("breaking", "session filter"),
 ]
@@ -306,7 +383,7 @@ def test_each_edit_is_classed_as_it_should_be(kind, name):
     assert all(change.reason and change.before != change.after for change in changes)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     edits=st.sets(st.sampled_from(TOGETHER), max_size=6),
     seed=st.integers(0, 2**16),
@@ -324,13 +401,70 @@ def test_edits_together_are_the_sum_of_their_classes(edits, seed, style):
     assert len(found) == sum(kind != "none" for kind, _ in edits)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**16), style=st.sampled_from([None, True, False]))
 def test_writing_the_same_otherwise_changes_nothing(seed, style):
     tree = {name: shuffled(body, random.Random(seed)) for name, body in BASE.items()}
     again = schema(tree, style=style)
     assert diff_service("ranking", LOCKED, again) == ()
     assert lock_text({"ranking": again}) == lock_text({"ranking": LOCKED})
+
+
+def test_what_only_materializations_see_breaks_a_service_that_is_served():
+    tree = copy.deepcopy(BASE)
+    service(tree)["serving_allowed"] = True
+    locked = schema(tree)
+    for name in ("spine seen later", "spine seen for some time"):
+        edited = copy.deepcopy(tree)
+        EDITS["cosmetic"][name](edited)
+        assert [one.kind.value for one in diff_service("ranking", locked, schema(edited))] == ["breaking"]
+
+
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of everything in plain data."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, item in inside for found in nodes(item, (*path, key)))]
+
+
+JUNK = [
+    None,
+    True,
+    -1,
+    1.5,
+    "",
+    "(",
+    [],
+    [1],
+    ["a"],
+    {},
+    {"a": 1},
+    {"sql": "("},
+    [{"name": 1}],
+    {"on": {"a": []}},
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(path=st.sampled_from([path for path in nodes(LOCKED) if path]), junk=st.sampled_from(["gone", *JUNK]))
+def test_a_file_edited_by_hand_is_compared_or_refused(tmp_path_factory, path, junk):
+    edited = copy.deepcopy(LOCKED)
+    inside = edited
+    for key in path[:-1]:
+        inside = inside[key]
+    if junk == "gone":
+        del inside[path[-1]]
+    else:
+        inside[path[-1]] = copy.deepcopy(junk)
+    file = tmp_path_factory.getbasetemp() / "edited.lock.json"
+    file.write_text(json.dumps({"format": FORMAT, "services": {"ranking": edited}}))
+    try:
+        lock = read_lock(file)
+    except DefinitionError:
+        return
+    assert lock is not None
+    changes = diff_schemas(lock.services, {"ranking": LOCKED})
+    assert len(changes) == len([change.to_dict() for change in changes])
+    diff_schemas({"ranking": LOCKED}, lock.services)
 
 
 def test_the_file_holds_the_schema(tmp_path):

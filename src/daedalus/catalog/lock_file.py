@@ -45,6 +45,29 @@ _KINDS: dict[str, type] = {
     "content_filter": list,
 }
 _NEEDED = ("version", "spine", "views", "columns")
+_STEP: dict[str, type] = {"name": str, "sql": str, "column": str, "reads": dict}
+_TIMES: dict[str, type] = {"timestamp_field": str, "created_field": str, "sequence_field": str}
+#: The keys of a section's entries; of computations those that are more than compared.
+_ENTRIES: dict[str, dict[str, Any]] = {
+    "columns": {
+        "name": str,
+        "dtype": str,
+        "dimension": int,
+        "ref": str,
+        "nullable": bool,
+        "default": object,
+        "default_sql": str,
+    },
+    "views": _TIMES
+    | {"view": str, "join": str, "on": dict, "keys": dict}
+    | {"delay_seconds": int | float, "ttl_seconds": int | float},
+    "histories": _TIMES,
+    "computed": {"sql": str, "condition": str, "created": str, "source_id_column": str}
+    | {"value_column": str, "group_by": list, "on": dict, "reads": dict},
+    "curation": _STEP,
+    "content_filter": _STEP,
+}
+_OF_TEXTS = ("reads", "on", "keys")
 _RESTORE = "Take the committed file back (git checkout -- {name}), or write it anew: daeda registry lock"
 #: Sections whose entries stand on one line each.
 _INLINE_DEPTH = 4
@@ -175,26 +198,34 @@ def _check(name: str, schema: Any, path: Path) -> None:
             raise _broken(f"{place} has no {key}", path)
     if _VERSION.fullmatch(schema["version"]) is None:
         raise _broken(f"{place}.version is {schema['version']!r}, not YYYY-MM-DD[.N]", path)
-    for section, needed in (
-        ("columns", ("name",)),
-        ("curation", ("name", "sql")),
-        ("content_filter", ("name", "sql")),
-    ):
+    for section, kinds in _ENTRIES.items():
         entries = schema.get(section, [])
-        for number, entry in enumerate(entries):
-            whole = isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in needed)
-            if not whole or not isinstance(entry.get("reads", {}), dict):
-                raise _broken(f"{place}.{section}[{number}] has no {' and '.join(needed)}", path)
-        names = [entry["name"] for entry in entries]
-        if section == "columns" and len(set(names)) < len(names):
-            raise _broken(f"{place}.columns names a column twice", path)
-    for section in ("views", "histories", "computed"):
-        for key, entry in schema.get(section, {}).items():
-            nested = isinstance(entry, dict) and all(
-                isinstance(entry.get(part, {}), dict) for part in ("reads", "on", "keys")
+        named = entries.items() if isinstance(entries, dict) else enumerate(entries)
+        for key, entry in named:
+            _check_entry(f"{place}.{section}[{key}]", entry, kinds, path, only=section != "computed")
+    names = [column["name"] for column in schema["columns"]]
+    if len(set(names)) < len(names):
+        raise _broken(f"{place}.columns names a column twice", path)
+
+
+def _check_entry(place: str, entry: Any, kinds: Mapping[str, Any], path: Path, *, only: bool) -> None:
+    """One column, step, view or computation; `only`: no other keys than those of `kinds`."""
+    if not isinstance(entry, dict):
+        raise _broken(f"{place} is no mapping", path)
+    missing = [key for key in ("name", "sql") if key in kinds and only and key not in entry]
+    if missing:
+        raise _broken(f"{place} has no {' and '.join(missing)}", path)
+    for key, value in entry.items():
+        kind = kinds.get(key, None if only else object)
+        if kind is None:
+            raise _broken(f"{place} has an unknown key {key!r}. {did_you_mean(key, kinds)}", path)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+            raise _broken(
+                f"{place}.{key} is {type(value).__name__}, not {getattr(kind, '__name__', 'a number')}", path
             )
-            if not nested:
-                raise _broken(f"{place}.{section}.{key} is no mapping", path)
+        texts = value.values() if isinstance(value, dict) and key in _OF_TEXTS else ()
+        if not all(isinstance(one, str) for one in texts):
+            raise _broken(f"{place}.{key} holds what is no text", path)
 
 
 def _broken(what: str, path: Path) -> DefinitionError:

@@ -6,7 +6,8 @@ In the contract, for a changed value would reach a model without any sign of it:
   reference they come from;
 - how computed columns are computed: rolling specs, lookbacks, ages, derived SQL, embeddings, with the columns and
   dtypes they read;
-- which row of a view is looked up: join mode, keys, time fields, delay and ttl, for the views that are read;
+- which row of a view is looked up: join mode, keys, time fields, delay and ttl, for the views that are read (those of
+  the spine, and the delay of a `latest` join, only decide what is materialized and served);
 - which rows there are: spine, grain, session column and filter, curation, content filters;
 - whether it may be served.
 
@@ -267,7 +268,7 @@ class _Resolution:
     def _views(self) -> dict[str, Any]:
         spine = self.catalog.view(self.service.spine)
         found: dict[str, dict[str, Any]] = {
-            spine.name: {"join": "spine", **_times(spine), "keys": _keys(spine)}
+            spine.name: {"join": "spine", **_times(spine), "keys": _keys(spine), **_freshness(spine)}
         }
         for join, view in joins_of(self.service, self.catalog):
             if join.alias not in self.aliases:
@@ -276,8 +277,7 @@ class _Resolution:
             on = dict(sorted(join.on or ((key, key) for key in view.join_keys)))
             entry: dict[str, Any] = {"view": view.name} if view.name != join.alias else {}
             entry |= {"join": "asof" if asof else "latest", "on": on, **_times(view), "keys": _keys(view)}
-            entry |= given({"delay_seconds": view.delay_seconds if asof else 0})
-            entry |= given({"ttl_seconds": view.ttl_seconds if view.timestamp_field else None})
+            entry |= _freshness(view)
             found[join.alias] = entry
         return {name: found[name] for name in sorted(found)}
 
@@ -319,6 +319,13 @@ def logical_dtype(dtype: str) -> tuple[str, int | None]:
 
 def _keys(view: FeatureViewDef) -> dict[str, str]:
     return {key.name: key.dtype for entity in view.entities for key in entity.keys}
+
+
+def _freshness(view: FeatureViewDef) -> dict[str, Any]:
+    """From when on and how long a version can be seen."""
+    if not view.timestamp_field:
+        return {}
+    return given({"delay_seconds": view.delay_seconds, "ttl_seconds": view.ttl_seconds})
 
 
 def _times(view: FeatureViewDef) -> dict[str, Any]:

@@ -23,6 +23,8 @@ Found = tuple[str, str, Any, Any, str]
 _OTHER_VALUES = "the column's values are computed otherwise"
 _OTHER_ROWS = "other rows are in the training set"
 _SQL_KEYS = ("sql", "condition")
+#: By join mode: what decides what can be seen at an instant, and nothing of a training set.
+_ONLY_MATERIALIZED = {"spine": ("delay_seconds", "ttl_seconds"), "latest": ("delay_seconds",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +140,14 @@ def views(pair: Pair) -> Iterator[Found]:
         kept.add(before)
         if before != name:
             yield f"views.{before}", COSMETIC, before, name, "the same view under another alias"
-        yield from _view(before, old[before], entry)
+        yield from _view(before, old[before], entry, served=bool(pair.locked.get("serving_allowed")))
     for name in old:
         if name not in kept:
             yield f"views.{name}", COSMETIC, old[name], None, "no column reads it any more"
     yield from _entries("histories", pair, "the history is read by other times")
 
 
-def _view(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Found]:
+def _view(name: str, old: Mapping[str, Any], new: Mapping[str, Any], *, served: bool) -> Iterator[Found]:
     reasons = {
         "join": "another version of the view's row is looked up",
         "on": "rows are matched by other keys",
@@ -158,6 +160,14 @@ def _view(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator
             before, after = old.get(key), new.get(key)
         if key == "keys" and old.get("join") == "spine" and before != after:
             yield f"views.{name}.keys", BREAKING, before, after, "the spine's entities are keyed otherwise"
+        elif (
+            before != after
+            and key in _ONLY_MATERIALIZED.get(old.get("join", ""), ())
+            and old["join"] == new["join"]
+        ):
+            kind = BREAKING if served else COSMETIC
+            reason = "other rows or values are materialized and served; training sets stay as they are"
+            yield f"views.{name}.{key}", kind, before, after, reason
         elif before != after:
             reason = reasons.get(key, "another version of the view's row is looked up")
             yield f"views.{name}.{key}", BREAKING, before, after, reason
