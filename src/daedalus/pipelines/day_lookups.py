@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +18,18 @@ import pyarrow as pa
 from daedalus.pipelines.day_counts import NULL_KEY
 from daedalus.pipelines.day_relations import DayRelations
 from daedalus.pipelines.day_stream import DayStream
-from daedalus.pipelines.duckdb_session import connection_beside, divided_threads
+from daedalus.pipelines.duckdb_session import connection_beside, fewer_threads
 from daedalus.pipelines.lookup_held import MemoryShare, TooManyVersionsError
 from daedalus.pipelines.lookup_kernels import best_so_far, find_versions, starts_of
 from daedalus.pipelines.lookup_keys import KeyedRows
 from daedalus.pipelines.lookup_plan import LookupPlan
 from daedalus.pipelines.lookup_versions import VersionReader
-from daedalus.pipelines.operators import ROW, TICK
+from daedalus.pipelines.operators import ROW, TICK, Scan
+from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.storage.embedding_kernels import compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import duckdb
     from numpy.typing import NDArray
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.lookup_plan import Lookup
     from daedalus.pipelines.operators import AnyOperator
+    from daedalus.storage.sources.parquet import ParquetSnapshot
 
 #: Of the memory that aggregation may use, what versions may take beside it.
 _SHARE = 0.5
 #: So many chunks at once get their values where nothing is aggregated: each column's versions enter the cache once.
 _CHUNKS = 16
+#: With fewer rows, a second thread mostly waits.
+_ROWS_PER_WORKER = 2_000_000
 #: Rows that are read at once.
 _READ_ROWS = 131_072
 #: Bytes of values that are made at once at most.
@@ -126,7 +130,8 @@ class LookupStream(DayStream):
                     made = FoundVersions(lookup, self._keyed, self._relations, self._memory)
                 found[lookup.operator.output] = made
         if beside:
-            with divided_threads(self._graph.connection, threads), ThreadPoolExecutor(threads) as pool:
+            each = min(self._threads // threads, self._workers(lookup.scan for lookup in local))
+            with fewer_threads(self._graph.connection, each), ThreadPoolExecutor(threads) as pool:
                 for lookup, made in zip(local, pool.map(self._read_beside, local), strict=True):
                     found[lookup.operator.output] = made
         return [found[lookup.operator.output] for lookup in lookups]
@@ -143,10 +148,22 @@ class LookupStream(DayStream):
         if operator.output != name or self._graph.is_kept(name):
             return
         columns = self._plan.passed_on(self._graph.types(name), self._relations.absent[name])
-        if columns is not None:
-            self._columns_of_rows = columns
-            self._rows = self._graph.hold(name, _READ_ROWS, self._most)
-        self._graph.keep(name)
+        scans = [one for one in self._context.pipeline.upstream(name) if isinstance(one, Scan)]
+        with fewer_threads(self._graph.connection, self._workers(scans)):
+            if columns is not None:
+                self._columns_of_rows = columns
+                self._rows = self._graph.hold(name, _READ_ROWS, self._most)
+            self._graph.keep(name)
+
+    def _workers(self, scans: Iterable[Scan]) -> int:
+        """How many of DuckDB's threads a statement over one of these scans, or over all of them, can keep busy."""
+        rows, sources = 0, self._context.sources
+        for scan in scans:
+            if is_run_relation(scan.source_ref) or not sources.is_local(scan.source_ref):
+                return self._threads
+            snapshot = cast("ParquetSnapshot", sources.source(scan.source_ref).snapshot())
+            rows += sum(file.rows for file in snapshot.pruned(self._context.time_range(scan)))
+        return 1 + rows // _ROWS_PER_WORKER
 
     def _keys_of_rows(self, keys: Sequence[tuple[str, ...]]) -> pa.Table:
         if self._rows is not None:

@@ -64,10 +64,10 @@ def connection_beside(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.
 
 
 @contextlib.contextmanager
-def divided_threads(connection: duckdb.DuckDBPyConnection, parts: int) -> Iterator[None]:
-    """While so many threads ask DuckDB at once, each is a worker: one that only waits for others does so awake."""
+def fewer_threads(connection: duckdb.DuckDBPyConnection, most: int) -> Iterator[None]:
+    """At most so many workers for a while: one that DuckDB has no rows for waits awake."""
     own = int(connection.execute("SELECT current_setting('threads')").fetchall()[0][0])
-    connection.execute(f"SET threads = {max(1, own // parts)}")
+    connection.execute(f"SET threads = {max(1, min(own, most))}")
     try:
         yield
     finally:
