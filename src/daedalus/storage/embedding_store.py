@@ -99,7 +99,10 @@ class EmbeddingStore:
         The ids are read into memory the first time; about 16 bytes each.
         """
         if self._index is None:
-            self._index = build_index(self.ids(), self.id_type, self.definition.where)
+            try:
+                self._index = build_index(self.ids(), self.id_type, self.definition.where)
+            except (OSError, pa.ArrowException) as problem:
+                raise self._unreadable("ids", problem) from problem
         if isinstance(ids, pa.DictionaryArray):
             ids = ids.dictionary_decode()
         return self._index.find(ids)
@@ -111,9 +114,8 @@ class EmbeddingStore:
             into = slots[start : start + _TAKE_ROWS]
             try:
                 taken = self._dataset.take(pa.array(wanted), columns=[self.definition.embedding_column])
-            except OSError as problem:
-                where = self.definition.where
-                raise ExecutionError(f"cannot read vectors: {problem}", where=where) from problem
+            except (OSError, pa.ArrowException) as problem:
+                raise self._unreadable("vectors", problem) from problem
             column = taken.column(0)
             at = 0
             for chunk in column.chunks:
@@ -134,9 +136,15 @@ class EmbeddingStore:
             for batch in reader:
                 vectors[at : at + len(batch)] = self._elements(batch.column(0))
                 at += len(batch)
-        except OSError as problem:
-            where = self.definition.where
-            raise ExecutionError(f"cannot read vectors: {problem}", where=where) from problem
+        except (OSError, pa.ArrowException) as problem:
+            raise self._unreadable("vectors", problem) from problem
+
+    def _unreadable(self, what: str, problem: Exception) -> ExecutionError:
+        return ExecutionError(
+            f"cannot read {what}: {problem}",
+            where=self.definition.where,
+            hint=f"Restore {self.definition.path}, or remove it and run `daeda store build {self.definition.name}`",
+        )
 
     def _elements(self, vectors: pa.Array) -> NDArray[Any]:
         if vectors.null_count:

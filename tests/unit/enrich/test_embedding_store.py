@@ -104,6 +104,16 @@ def test_empty_store(tmp_path: Path) -> None:
     assert (store.count, found.tolist(), vectors.shape) == (0, [], (0, 4))
 
 
+def test_broken_files_of_a_store_are_told_as_such(tmp_path: Path) -> None:
+    definition = make_store(tmp_path, range(500), vectors_of(range(500), 4))
+    for file in Path(definition.path).glob("data/*.lance"):
+        file.write_bytes(b"")
+    with pytest.raises(ExecutionError, match=r"cannot (open the store|read ids)") as caught:
+        open_store(definition).find(pa.array([1]))
+    assert definition.name in str(caught.value)
+    assert "daeda store build" in caught.value.hint
+
+
 def test_wrong_dimension_names_the_first_bad_id(tmp_path: Path) -> None:
     lists = pa.array([[1.0] * 4, [1.0] * 3, [1.0] * 5], pa.list_(pa.float32()))
     source = write_source(tmp_path / "source/a.parquet", pa.table({"id": [7, 8, 9], "embedding": lists}))
