@@ -75,6 +75,10 @@ FUNCTIONS = frozenset(
     ]
 )
 
+#: Of them, what matches a pattern; and what finds a constant one without `_` in one pass.
+PATTERNS = frozenset({"~~", "!~~", "~~*", "!~~*"})
+PLAIN_PATTERNS = frozenset({"~~", "!~~"})
+
 #: Aggregates with a state of fixed size.
 AGGREGATES = frozenset(
     [

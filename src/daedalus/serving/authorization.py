@@ -26,6 +26,8 @@ DATABASE = "served"
 _DEEPEST = 64
 _MOST_NODES = 50_000
 _MOST_ITEMS = 2_000
+_MOST_TERMS = 100
+_LONGEST_PATTERN = 100
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff]"
 )
@@ -136,6 +138,9 @@ class _Judge:
         for one in node["group_expressions"]:
             self._expression(one)
         _require(len(node["group_sets"]) <= 1, "grouping sets are not admitted")
+        _require(
+            len(node["group_expressions"]) <= _MOST_TERMS, f"more than {_MOST_TERMS} groups are not admitted"
+        )
         self._optional(node["having"])
         for one in node["modifiers"]:
             self._modifier(one)
@@ -174,6 +179,9 @@ class _Judge:
         kind = modifier["type"]
         if kind == "ORDER_MODIFIER":
             _only(modifier, {"type", "orders"})
+            _require(
+                len(modifier["orders"]) <= _MOST_TERMS, f"more than {_MOST_TERMS} orders are not admitted"
+            )
             for one in modifier["orders"]:
                 _only(one, {"type", "null_order", "expression"})
                 self._expression(one["expression"])
@@ -233,6 +241,7 @@ class _Judge:
 
     def _column(self, names: list[str]) -> None:
         """A bare word that is no column may be a call (`current_user`), so every name must be known."""
+        _require(len(names) <= _DEEPEST, f"names of more than {_DEEPEST} parts are not admitted")
         first = names[0].lower()
         if first in self._columns or (len(names) == 1 and first in self._aliases):
             return
@@ -272,7 +281,26 @@ def _called(node: Node) -> list[Node]:
     _require(plain, "FILTER and ORDER BY in a call are not admitted")
     _require(not node["distinct"] or name == "count", "DISTINCT in a call is admitted for count alone")
     children: list[Node] = node["children"]
+    if name in allowed.PATTERNS:
+        _check_pattern(*children, plain=name in allowed.PLAIN_PATTERNS)
     return children
+
+
+def _check_pattern(text: Node, pattern: Node, *, plain: bool) -> None:
+    """LIKE and its kin: DuckDB goes back at each `%`, for years if need be, and no time limit reaches into a row.
+
+    Alone a constant pattern of LIKE without `_` is found from left to right, whatever it holds.
+    """
+    held = pattern["value"]["value"] if pattern["class"] == "CONSTANT" else None
+    _require(isinstance(held, str), "a pattern is a constant text", "Use contains, starts_with or =")
+    if plain and "_" not in str(held):
+        return
+    short = len(str(held)) <= _LONGEST_PATTERN and str(held).rstrip("%").count("%") <= 1
+    _require(
+        short and text["class"] == "COLUMN_REF",
+        f"ILIKE, and LIKE with _, take a column and at most {_LONGEST_PATTERN} characters, one % before the last",
+        "Use lower and LIKE without _, or contains",
+    )
 
 
 def _check_type(dtype: Node, depth: int = 0) -> None:
