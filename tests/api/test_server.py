@@ -100,6 +100,7 @@ def test_discovery_describes_every_method(server: Server) -> None:
             "params.partition",
         ),
         ("runs.materialize_partition", {"service": "x", "partition": "2026-01-05"}, -32602, "params.service"),
+        ("rpc.discover", {"method": "runs.get"}, -32602, "params"),
         ("os.system", ["x"], -32601, ""),
         ("__class__", None, -32601, ""),
     ],
@@ -193,7 +194,17 @@ def test_large_bodies_are_refused_before_they_are_read(server: Server) -> None:
 
 def test_there_is_nothing_else(server: Server) -> None:
     assert server.client.get("/readyz").json() == {"status": "ready"}
-    for path in ("/", "/docs", "/openapi.json", "/redoc", "/rpc/service.list", "/metrics", "/../etc/passwd"):
+    for path in (
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/redoc",
+        "/rpc/service.list",
+        "/rpc/",
+        "/healthz/",
+        "/metrics",
+        "/../etc/passwd",
+    ):
         assert server.client.get(path).status_code == 404
     assert server.client.get("/rpc").status_code == 405
     assert server.client.put("/healthz").status_code == 405

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from daedalus.api.discovery import DISCOVER, openrpc_document
 from daedalus.api.guard import LOG, Access, Guard, refusal_body
 from daedalus.api.jsonrpc import answer
-from daedalus.errors import DaedalusError
+from daedalus.errors import DaedalusError, ParameterError
 from daedalus.platform.faults import METHOD_NOT_FOUND, Fault, FaultData, fault_of
 from daedalus.platform.operation import Surface
 from daedalus.platform.operations import OPERATIONS
@@ -79,6 +79,9 @@ class _Service:
         request_id = request.state.request_id
         request.state.methods.append(call.method[:100])
         if call.method == DISCOVER:
+            if call.params:
+                error = ParameterError("it takes no parameters", where="params")
+                return fault_of(error, request_id=request_id)
             return self._document or await self.in_thread(openrpc_document)
         operation = OPERATIONS.get(call.method)
         if operation is None or Surface.RPC not in operation.surfaces:
@@ -173,6 +176,7 @@ def create_app(
         await service.close()
 
     app = FastAPI(title="Daedalus", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.router.redirect_slashes = False
 
     async def rpc(request: Request) -> Response:
         try:
