@@ -234,11 +234,19 @@ def test_a_cluster_is_written_and_read(tmp_path: Path) -> None:
         ("http://localhost", "unknown scheme 'http'"),
         ("redis://:hunter2@localhost:1/0", "spells out a secret"),
         ("redis://:${NOT_SET_ANYWHERE}@localhost:1/0", "NOT_SET_ANYWHERE is not set"),
+        ("redis://localhost:port/0", "the URL or an option in it is wrong"),
+        ("redis://localhost:1/0?nonsense=1", "nonsense"),
+        ("redis://localhost:1/0?socket_timeout=soon", "socket_timeout"),
     ],
 )
 def test_wrong_urls_are_refused(url: str, what: str) -> None:
     with pytest.raises(DefinitionError, match=what):
         RedisOnlineStore(OnlineStoreConfig(url=url))
+
+
+def test_one_server_is_no_cluster(redis_server: RedisServer) -> None:
+    with pytest.raises(ExecutionError, match="it is no cluster"):
+        RedisOnlineStore(OnlineStoreConfig(url=redis_server.url.replace("redis://", "redis+cluster://")))
 
 
 def test_a_password_is_shown_nowhere(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,14 +34,25 @@ def connect(config: OnlineStoreConfig) -> tuple[Any, bool]:
         "client_name": "daedalus",
     }
     backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
-    with store_errors(config):
-        if cluster:
-            return redis.RedisCluster.from_url(url, retry=Retry(backoff, config.retries), **options), True
-        # A server that restarts answers BUSYLOADING first; a replica that is promoted, READONLY.
-        also = [redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError]
-        return redis.Redis.from_url(
-            url, retry=Retry(backoff, config.retries, supported_errors=tuple(also)), **options
-        ), False
+    try:
+        with store_errors(config):
+            if cluster:
+                return redis.RedisCluster.from_url(url, retry=Retry(backoff, config.retries), **options), True
+            # A server that restarts answers BUSYLOADING first; a replica that is promoted, READONLY.
+            also = [redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError]
+            retry = Retry(backoff, config.retries, supported_errors=tuple(also))
+            client = redis.Redis.from_url(url, retry=retry, **options)
+            pool = client.connection_pool
+            pool.connection_class(
+                **pool.connection_kwargs
+            )  # says now, and not at the first read, what is wrong
+            return client, False
+    except (TypeError, ValueError, OSError) as error:
+        raise DefinitionError(
+            f"the URL or an option in it is wrong: {mask(str(error)).rstrip('. ')}",
+            where=WHERE,
+            hint="See docs/online.md; options are those of the redis package's connections",
+        ) from None
 
 
 def _resolved(config: OnlineStoreConfig) -> tuple[str, bool]:
@@ -105,10 +116,14 @@ def _translated(error: BaseException, where: str) -> ExecutionError | None:
     """What the client's error is to a user; None for an error that is not the client's."""
     import redis
 
-    text = mask(str(error))
+    text = mask(str(error)).rstrip(". ")
     if isinstance(error, redis.AuthenticationError):
         return ExecutionError(
             f"it refuses the user or password: {text}", where=where, hint="Check the URL's ${ENV}"
+        )
+    if isinstance(error, redis.exceptions.RedisClusterException):
+        return ExecutionError(
+            f"it is no cluster that answers: {text}", where=where, hint="Use redis:// for a single server"
         )
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return ExecutionError(
