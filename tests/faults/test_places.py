@@ -22,6 +22,7 @@ from daedalus.pipelines.executor import run_pipeline
 from daedalus.pipelines.scratch import scratch_folder, sweep
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.records import day_records
+from daedalus.platform.report import _write
 from pipelines.tiny import DAYS, ROWS, events, tiny
 
 FIRST, SECOND, LATE = DAYS
@@ -92,6 +93,18 @@ def test_a_day_whose_move_fails_is_the_one_it_was(tmp_path: Path, monkeypatch: p
         store.commit(DAY, folder, manifest())
     assert (store.path(DAY) / "_manifest.json").read_text() == before
     assert not list(tmp_path.glob(".old-*"))
+
+
+def test_a_report_replaces_no_pipe_or_device(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        _write(pipe, "the report")
+        assert os.read(reader, 100) == b"the report"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
 
 
 # ---------------------------------------------------------------------- what killed runs leave

@@ -82,7 +82,7 @@ def write_entities(
             for name in plan.columns
         ]
         order = f"row_number() OVER (ORDER BY {', '.join(keys)}) - 1 AS {ROW}"
-        connection.execute(f"ATTACH {quote_literal(str(file))} AS __entities")
+        graph.execute(f"ATTACH {quote_literal(str(file))} AS __entities", plan.relation)
         graph.execute(
             f"CREATE TABLE __entities.main.entities AS SELECT {', '.join(items)}, {order} FROM ({newest})",
             plan.relation,
@@ -91,7 +91,7 @@ def write_entities(
         # A source may have begun a transaction at its snapshot, and a file with work in one cannot be let go.
         with contextlib.suppress(duckdb.TransactionException):
             connection.commit()
-        connection.execute("DETACH __entities")
+        graph.execute("DETACH __entities", plan.relation)
     if not found:
         raise ExecutionError(
             f"no entity ({', '.join(plan.keys)}) was seen up to {instant}",

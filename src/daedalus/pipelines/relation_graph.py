@@ -17,7 +17,7 @@ from daedalus.storage.sources.faults import backend_fault, said
 from daedalus.storage.view_reader import ERROR_MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import duckdb
 
@@ -100,13 +100,16 @@ class RelationGraph:
         self.execute(statement, name)
         del self._pending[name]
 
-    def hold(self, name: str, rows: int, most: int) -> pa.Table | None:
-        """Run the relation's statement and hold its rows, in order, in Arrow instead of a table.
+    def hold(
+        self, name: str, rows: int, most: int, finish: Callable[[pa.Table], pa.Table]
+    ) -> pa.Table | None:
+        """Run the relation's statement and hold its rows in Arrow instead of a table.
 
         Args:
-            name: a relation with positions.
+            name: of the relation.
             rows: how many come at a time.
             most: bytes; None is returned, and the relation stays a statement, where the rows take more.
+            finish: makes the rows of what the statement gives, in any order.
         """
         self.types(name)
         body = self.sql(name)
@@ -119,7 +122,7 @@ class RelationGraph:
                 if most < 0:
                     reader.close()
                     return None
-        table = by_position(pa.Table.from_batches(batches, reader.schema))
+        table = finish(pa.Table.from_batches(batches, reader.schema))
         self.statements.append((name, body))
         self.connection.register(name, table)
         self._held.add(name)
@@ -217,12 +220,8 @@ class RelationGraph:
         return self.fetch(sql, name)
 
 
-def by_position(table: pa.Table) -> pa.Table:
-    """The rows in order of their positions, each column in one piece where it fits into one."""
-    rows = table[ROW].to_numpy()
-    if (rows[1:] > rows[:-1]).all():
-        return table.combine_chunks()
-    return table.take(pa.array(rows.argsort())).combine_chunks()
+#: In the output root, and not where rows are spilled.
+_UNDER_OUTPUT = ("/.cache/", "/materialized/")
 
 
 def as_execution_error(error: Exception, operator: str) -> DaedalusError:
@@ -236,7 +235,7 @@ def as_execution_error(error: Exception, operator: str) -> DaedalusError:
         return SourceError(f"{fault[0]}: {said(text)}", operator=operator, hint=fault[1])
     first = mask(text.splitlines()[0]) if text else type(error).__name__
     lowered = text.lower()
-    if "no space left" in lowered and ".cache" in lowered:
+    if "no space left" in lowered and any(place in lowered for place in _UNDER_OUTPUT):
         return ExecutionError(
             f"the disk is full: {first}",
             operator=operator,
