@@ -57,6 +57,11 @@ _AWS_SECRET = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z0-9+/]{39}[A-Za-
 #: Values that a source resolved in this process; `mask` replaces them wherever they turn up.
 _resolved: set[str] = set()
 _SHORTEST = 4
+#: Words of our own, which records and messages are made of: hidden, they would tell nothing, and be needed.
+_OWN_WORDS = frozenset(
+    {"parquet", "postgres", "postgresql", "ducklake", "duckdb", "sqlite", "snowflake", "redis", "valkey"}
+    | {"daedalus", "skeleton", "enrich", "enriched", "training", "materialize", "public", "main"}
+)
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)" + _NO_PORT + r"([^\s@]+)(@)")
 _NAMED_VALUE = re.compile(f"({_KEY}\\s*=\\s*)('[^']*'|\"[^\"]*\"|[^&;\\s]+)", re.IGNORECASE)
 
@@ -96,13 +101,15 @@ def sql_holds_secret(sql: str) -> bool:
 
 
 def remember_secret(value: str) -> None:
-    """Have `mask` replace this value wherever it turns up in this process; very short ones would hide everything.
+    """Have `mask` replace this value wherever it turns up in this process.
+
+    Very short ones would hide everything, and some are words that everything is made of, such as `postgres`.
 
     >>> remember_secret("hunter-22")
     >>> mask("refused: hunter-22")
     'refused: ***'
     """
-    if len(value) >= _SHORTEST:
+    if len(value) >= _SHORTEST and value.lower() not in _OWN_WORDS:
         _resolved.update((value, quote(value, safe="")))
 
 
@@ -115,8 +122,13 @@ def mask(text: str) -> str:
     masked = text
     for value in sorted(_resolved, key=len, reverse=True):
         masked = masked.replace(value, MASK)
+    return mask_written(masked)
+
+
+def mask_written(text: str) -> str:
+    """The same for what stands in a file, where no resolved value can be: equal texts give equal texts, always."""
     masked = _URL_PASSWORD.sub(
-        lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}{m[3]}", masked
+        lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}{m[3]}", text
     )
     return _NAMED_VALUE.sub(lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}", masked)
 

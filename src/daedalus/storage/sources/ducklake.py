@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError, SourceError
-from daedalus.secrets import ENV_REFERENCE, expand_env, mask
+from daedalus.secrets import ENV_REFERENCE, expand_env, mask_written
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import bare_connection, load_extensions
 from daedalus.storage.sources.faults import plain_faults
@@ -110,7 +110,7 @@ class DuckLakeSource:
     ) -> None:
         source = view.source
         self._where = where
-        self._label = mask(source.database_path)
+        self._label = mask_written(source.database_path)
         self._settings = dict(source.credentials)
         self._written = source.database_path
         self._root = source_root

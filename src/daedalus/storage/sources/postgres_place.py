@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from daedalus.errors import DefinitionError
-from daedalus.secrets import ENV_REFERENCE, expand_env, mask, remember_secret
+from daedalus.secrets import ENV_REFERENCE, expand_env, mask, mask_written, remember_secret
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.sources.settings import first_of, resolve_settings
 
@@ -57,7 +57,7 @@ class PostgresPlace:
     @property
     def label(self) -> str:
         """The place as it is written, for messages and records; without secrets."""
-        return mask(self.url)
+        return mask_written(self.url)
 
     @property
     def key(self) -> str:
