@@ -182,7 +182,7 @@ class DayStore:
     def commit(self, day: dt.date, folder: Path, manifest: DayManifest) -> None:
         """Make `folder` the day: manifest last, everything flushed, then the move.
 
-        A previous version of the day is replaced; readers see the old one or the new one.
+        A previous version of the day is replaced; readers see the old one, for an instant none, then the new one.
 
         Raises:
             ExecutionError: the disk refuses; the previous version stands.
