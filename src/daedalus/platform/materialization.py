@@ -119,9 +119,13 @@ def materialize_recorded(
 ) -> MaterializationResult:
     """Materialize, recorded as one run; `asked` is what was asked for, as plain data."""
     from daedalus.pipelines.materialize_run import run_materialization
+    from daedalus.platform.openlineage import lineage_events
 
     config, service = request.run_config, request.pipeline.service
-    with recorded_run(registry, kind=kind, service=service, config=config, request=asked, facts=facts) as run:
+    with (
+        recorded_run(registry, kind=kind, service=service, config=config, request=asked, facts=facts) as run,
+        lineage_events(registry, service, config, run.run_id, kind) as lineage,
+    ):
         told = run.watching(request.progress)
         result = run_materialization(replace(request, run_id=run.run_id, progress=told))
         roots = (config.source_root, str(config.project_root))
@@ -137,11 +141,12 @@ def materialize_recorded(
             output_path=result.path,
             table=result.table,
             snapshot=result.snapshot,
-            notices=list(result.notices),
+            notices=[*result.notices, *lineage.notices],
             sources=source_items([result.manifest.fingerprint], roots),
             summary={"rows": result.row_count, "as_of": result.as_of, "format": result.format},
         )
-    return result
+        lineage.materialized(result)
+    return replace(result, notices=(*result.notices, *lineage.notices))
 
 
 def read_entities(registry: PlatformRegistry, entities: pa.Table | Path | str | None) -> pa.Table | None:

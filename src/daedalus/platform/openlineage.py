@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from daedalus.pipelines.executor import ExecutionResult
+    from daedalus.pipelines.materialize_run import MaterializationResult
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.registry import PlatformRegistry
     from daedalus.trust.openlineage import LineageJob, RunEvents
 
+_TOLD = ("train", "materialize")
 
-def lineage_job(registry: PlatformRegistry, service: str, config: TrainingRunConfig) -> LineageJob:
-    """A service as OpenLineage's job."""
+
+def lineage_job(
+    registry: PlatformRegistry, service: str, config: TrainingRunConfig, kind: str = "train"
+) -> LineageJob:
+    """What trains a service, or materializes it, as OpenLineage's job."""
     from daedalus.pipelines.lineage import pipeline_lineage
     from daedalus.pipelines.operators import RayUdfTransform
     from daedalus.trust.openlineage import LineageJob, dataset_of, dataset_of_view, output_dataset
@@ -42,7 +48,10 @@ def lineage_job(registry: PlatformRegistry, service: str, config: TrainingRunCon
         name.removeprefix(prefix) for name in graph.nodes if name.startswith(prefix) and name != f"{prefix}*"
     ]
     stage = "enriched" if any(isinstance(one, RayUdfTransform) for one in pipeline) else "skeleton"
+    if kind != "train":
+        stage = "materialized"
     return LineageJob(
+        kind=kind,
         namespace=config.openlineage_namespace,
         service=service,
         graph=graph,
@@ -84,24 +93,39 @@ class RunTeller:
         if self.events is None:
             return
         from daedalus.metadata.days import DayStore
+        from daedalus.trust.openlineage import output_dataset
 
         store = DayStore(result.output_path)
         days = sorted({date.fromisoformat(day.day) for day in result.days})
         found = [store.manifest(day) for day in days]
-        self.events.complete([manifest for manifest in found if manifest is not None])
+        manifests = [manifest for manifest in found if manifest is not None]
+        self.events.complete(manifests, output_dataset(result.output_path))
+
+    def materialized(self, result: MaterializationResult) -> None:
+        """The rows of an instant are in place."""
+        if self.events is None:
+            return
+        from daedalus.trust.openlineage import output_dataset, table_dataset
+
+        place = Path(result.path).parent
+        output = table_dataset(result.path, result.table) if result.table else output_dataset(place)
+        self.events.complete([result.manifest], output)
 
 
 @contextlib.contextmanager
 def lineage_events(
-    registry: PlatformRegistry, service: str, config: TrainingRunConfig, run_id: str
+    registry: PlatformRegistry, service: str, config: TrainingRunConfig, run_id: str, kind: str = "train"
 ) -> Iterator[RunTeller]:
-    """Send START now and FAIL when the block fails; the block says when it is `finished`."""
+    """Send START now and FAIL when the block fails, ABORT when it is interrupted; the block says when it is done.
+
+    What is only made again to be compared is not told of.
+    """
     teller = RunTeller()
-    if config.openlineage:
+    if config.openlineage and kind in _TOLD:
         from daedalus.trust.openlineage import RunEvents
 
         try:
-            teller.events = RunEvents(lineage_job(registry, service, config), run_id)
+            teller.events = RunEvents(lineage_job(registry, service, config, kind), run_id)
         except DaedalusError as error:
             teller._notices.append(f"OpenLineage events were not sent: {error}")
         else:

@@ -289,7 +289,7 @@ class PlatformRegistry:
             recorded_run(
                 self, kind=kind, service=service, config=config, request=asked, facts=facts, queued=queued
             ) as run,
-            lineage_events(self, service, config, run.run_id) as lineage,
+            lineage_events(self, service, config, run.run_id, kind) as lineage,
         ):
             tracking.run_id = run.run_id
             result = run_pipeline(

@@ -10,7 +10,7 @@ import datetime as dt
 import os
 import re
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.lineage import NodeKind, Role
@@ -39,6 +39,7 @@ class LineageJob:
         columns: (name, dtype, description) of the output, in order.
         sources: place of a source, as lineage nodes have it, to its dataset.
         output: the dataset that the run writes.
+        kind: `train` or `materialize`.
     """
 
     namespace: str
@@ -47,6 +48,7 @@ class LineageJob:
     columns: tuple[tuple[str, str, str], ...]
     sources: Mapping[str, Dataset]
     output: Dataset
+    kind: str = "train"
     description: str = ""
 
 
@@ -116,13 +118,15 @@ class RunEvents:
         """The run begins."""
         self._emit("START", {}, ())
 
-    def complete(self, manifests: Iterable[DayManifest]) -> None:
-        """The run is done; `manifests` are those of the days it stands for."""
+    def complete(self, manifests: Iterable[DayManifest], output: Dataset) -> None:
+        """The run is done; `manifests` are those of the days it stands for, `output` where they are."""
+        self.job = replace(self.job, output=output)
         self._emit("COMPLETE", {}, tuple(manifests))
 
     def fail(self, error: BaseException) -> None:
-        """The run failed."""
-        self._emit("FAIL", {"errorMessage": error}, ())
+        """The run failed, or was interrupted."""
+        kind = "FAIL" if isinstance(error, Exception) else "ABORT"
+        self._emit(kind, {"errorMessage": error} if kind == "FAIL" else {}, ())
 
     def _emit(
         self, kind: str, facets: Mapping[str, BaseException], manifests: tuple[DayManifest, ...]
@@ -210,14 +214,15 @@ def _producer(client: Any) -> str:
 def _job(client: Any, job: LineageJob) -> Any:
     facets: dict[str, Any] = {
         "jobType": client.facet_v2.job_type_job.JobTypeJobFacet(
-            processingType="BATCH", integration="DAEDALUS", jobType="TRAIN"
+            processingType="BATCH", integration="DAEDALUS", jobType=job.kind.upper()
         )
     }
     if job.description:
         facets["documentation"] = client.facet_v2.documentation_job.DocumentationJobFacet(
             description=job.description
         )
-    return client.event_v2.Job(namespace=job.namespace, name=job.service, facets=facets)
+    name = job.service if job.kind == "train" else f"{job.service}.{job.kind}"
+    return client.event_v2.Job(namespace=job.namespace, name=name, facets=facets)
 
 
 # ---------------------------------------------------------------------- datasets
@@ -363,3 +368,9 @@ def _is_number(value: object) -> bool:
 def output_dataset(folder: Path) -> Dataset:
     """The dataset of a stage's folder."""
     return "file", str(folder)
+
+
+def table_dataset(place: str, table: str) -> Dataset:
+    """The dataset of a table in a DuckDB file or a lake."""
+    namespace, name = dataset_of(place, "")
+    return namespace, f"{name}.{table}"

@@ -10,7 +10,9 @@ import pytest
 from daedalus.cli.init import write_template
 from daedalus.cli.sample_data import write_sample
 from daedalus.platform import PlatformRegistry, RunOptions
+from daedalus.platform.materialization import materialize
 from daedalus.platform.openlineage import job_events, lineage_events
+from daedalus.platform.reproduction import reproduce_run
 from daedalus.trust.openlineage import dataset_of
 
 DAY = "2026-01-05"
@@ -67,6 +69,24 @@ def test_a_run_says_when_it_starts_and_what_it_made(shop, tmp_path, monkeypatch)
     assert not any("OpenLineage" in notice for notice in result.notices)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["parquet", "duckdb"])
+def test_a_materialization_is_told_of_and_its_reproduction_is_not(shop, tmp_path, monkeypatch, form):
+    to_file(monkeypatch, tmp_path / "events.jsonl")
+    write_sample(Path("data"))
+    options = RunOptions(overrides={"openlineage": True})
+    result = materialize(shop, "product_ranking", as_of=f"{DAY}T12:00", format=form, options=options)
+    assert reproduce_run(shop, "latest").same
+    start, complete = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+    assert (start["eventType"], complete["eventType"]) == ("START", "COMPLETE")
+    assert start["job"] == complete["job"]
+    assert start["job"]["name"] == "product_ranking.materialize"
+    (output,) = complete["outputs"]
+    place = Path(result.path)
+    assert output["name"] == (f"{place}.{result.table}" if form == "duckdb" else str(place.parent))
+    assert output["outputFacets"]["outputStatistics"]["rowCount"] == result.row_count
+
+
 def test_column_lineage_as_facets(shop):
     (event,) = job_events(shop)
     facet = event["outputs"][0]["facets"]["columnLineage"]
@@ -94,6 +114,9 @@ def test_a_failing_run_says_so(shop, tmp_path, monkeypatch):
         raise RuntimeError("no space, password=hunter2hunter2")
     fail = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[1])
     assert fail["eventType"] == "FAIL"
+    with pytest.raises(KeyboardInterrupt), lineage_events(shop, "product_ranking", config, "r2"):
+        raise KeyboardInterrupt
+    assert json.loads((tmp_path / "events.jsonl").read_text().splitlines()[3])["eventType"] == "ABORT"
     assert "no space" in fail["run"]["facets"]["errorMessage"]["message"]
     assert "hunter2" not in json.dumps(fail)
     assert fail["job"]["namespace"] == "team"
@@ -107,7 +130,7 @@ def test_what_fails_is_a_notice(shop, tmp_path, monkeypatch, case, capsys):
     with lineage_events(shop, "product_ranking", config, "r1"):
         pass
     with lineage_events(shop, "product_ranking", config, "r1") as teller:
-        teller.events.complete([])
+        teller.events.complete([], ("file", "x"))
     (notice,) = teller.notices
     assert notice.startswith("OpenLineage events were not sent")
     assert ("events.jsonl" in notice) == (case == "a transport that fails")
