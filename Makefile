@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
 # The gate runs the same order each time, as it draws the same examples; elsewhere each run shuffles anew.
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile $(if $(CI),--randomly-seed=1)
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(CI),--randomly-seed=1)
 
 .PHONY: help setup demo test test-fast lint check docs bench faults pins clean
 
