@@ -26,7 +26,7 @@ DAY = "2026-05-02"
 
 @pytest.fixture(scope="module")
 def pixai(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(make_project(tmp_path_factory.mktemp("pixai"), events=20_000))
+    project = Project(make_project(tmp_path_factory.mktemp("pixai"), events=5_000))
     project.write("covered.parquet", pa.table({"artwork_id": list(range(5_000_000, 5_004_000))}))
     return project
 
