@@ -387,6 +387,9 @@ class TableSink(ABC):
                 where=self.where,
                 hint=f"Waited {self._wait:g} s. Close the other connection and run again; the staged days are kept",
             )
+        if "no space left" in text.lower():
+            hint = "Free space and run again; the staged days are kept"
+            return ExecutionError(f"the disk is full: {text}", where=self.where, hint=hint)
         return ExecutionError(text, where=self.where, hint="The staged days are kept: mend it and run again")
 
     def _without_secrets(self, text: str) -> str:
