@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from daedalus.cli.main import main
 from daedalus.errors import DefinitionError, SourceError
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.causes import CauseKind
 from daedalus.platform.materialization import materialize
+from daedalus.platform.plans import plan_run
 from daedalus.platform.records import get_run
 from daedalus.platform.reproduction import Reproduction, reproduce_run
 from pipelines.tiny import DAYS, ROWS, USERS, events, users
@@ -131,6 +135,47 @@ def test_code_and_engines(committed: Trained) -> None:
     ]
     assert [what.split(",")[0] for what in causes(found)[CauseKind.ENGINES]] == ["duckdb was 1.0.0"]
     assert found.verified  # none of these changes what the days are made from
+
+
+def test_functions_of_the_project(plain: Trained, monkeypatch) -> None:
+    """Their code is no definition, and may stand in no repository; what it makes is another day."""
+    module = plain.root / "my_functions.py"
+    module.write_text("def more(seen):\n    return seen\n")
+    pipeline = plain.registry.compile("s", write=False).pipeline.to_yaml_dict()
+    place = [one["name"] for one in pipeline["operators"]].index("rolling") + 1
+    for one in pipeline["operators"]:
+        if "rolling" in one.get("inputs", []):
+            one["inputs"] = ["more" if name == "rolling" else name for name in one["inputs"]]
+    more = {"name": "more", "op_kind": "arrow_udf_transform", "inputs": ["rolling"], "arguments": ["seen"]}
+    more |= {"function": "my_functions:more", "column": "seen", "dtype": "BIGINT"}
+    pipeline["operators"].insert(place, more)
+    (plain.root / "config/pipelines").mkdir(parents=True)
+    (plain.root / "config/pipelines/s.yaml").write_text(yaml.safe_dump(pipeline))
+    monkeypatch.syspath_prepend(str(plain.root))
+    plain.train()
+    assert again(plain).same
+    module.write_text("import pyarrow.compute as pc\n\ndef more(seen):\n    return pc.add(seen, 1)\n")
+    sys.modules.pop("my_functions")
+    found = again(plain)
+    assert not found.same
+    assert causes(found)[CauseKind.CODE] == [
+        "the code of my_functions:more is another one",
+        "my_functions.py has changed",
+    ]
+    days = plan_run(plain.registry, "s").writes
+    assert {day.reason for day in days} == {"the code of my_functions:more changed"}
+    assert {day.columns for day in days} == {("seen",)}
+    assert {day.state for day in plain.train().days if day.stage == "skeleton"} == {"written"}
+
+
+def test_a_new_file_that_is_in_no_commit_is_told_by_its_content(committed: Trained) -> None:
+    (committed.root / "notes.txt").write_text("one")
+    committed.train(target_dates=[dt.date.fromisoformat(SECOND)])
+    assert CauseKind.CODE not in causes(again(committed, verify_only=True))
+    (committed.root / "notes.txt").write_text("two")
+    assert causes(again(committed, verify_only=True))[CauseKind.CODE] == [
+        "the run was made with uncommitted changes, which are not the ones here"
+    ]
 
 
 def test_sources(committed: Trained) -> None:

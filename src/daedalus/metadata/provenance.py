@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 #: What computes, reads and writes values, and Daedalus itself.
 PACKAGES = ("daedalus", "duckdb", "polars", "numba", "numpy", "pyarrow", "pylance", "ray")
 _GIT_SECONDS = 20
+_LARGE_FILE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,22 @@ def git_state(folder: Path, *, without: Iterable[Path] = ()) -> GitState | None:
     if not status.strip():
         return GitState(sha=sha.decode().strip(), dirty=False)
     difference = _git(folder, "diff", "HEAD", "--", *places) or b""
-    digest = hashlib.sha256(status + difference).hexdigest()[:32]
-    return GitState(sha=sha.decode().strip(), dirty=True, changes=digest)
+    found = hashlib.sha256(status + difference)
+    new = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", *places) or b""
+    for name in sorted(new.split(b"\0")[:-1]):
+        found.update(name + b"\0" + _content(folder / os.fsdecode(name)))
+    return GitState(sha=sha.decode().strip(), dirty=True, changes=found.hexdigest()[:32])
+
+
+def _content(path: Path) -> bytes:
+    """What tells a file's content from another one: its digest; of a large one its size and time."""
+    try:
+        about = path.stat()
+        if about.st_size > _LARGE_FILE:
+            return f"{about.st_size} {about.st_mtime_ns}".encode()
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return b""
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:

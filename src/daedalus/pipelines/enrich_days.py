@@ -15,6 +15,7 @@ from daedalus.errors import ExecutionError, SourceError
 from daedalus.metadata.days import DayManifest
 from daedalus.pipelines.enrich_plan import BATCH_ROWS, SHARD_ROWS, enriched_schema
 from daedalus.pipelines.enrich_shards import shard_tasks
+from daedalus.pipelines.function_code import code_digests
 from daedalus.storage.column_sketches import merge_sketches
 from daedalus.storage.embedding_sources import footer_hash
 from daedalus.storage.embedding_store import open_store
@@ -181,12 +182,14 @@ def _change(label: str, name: str, before: Any, now: Any) -> str:
 
 
 def _described(transform: Transform) -> dict[str, Any]:
+    code = code_digests([transform.udf.name]).get(transform.udf.name, "") if ":" in transform.udf.name else ""
     return {
         "source_id_column": transform.source_id_column,
         "store_name": transform.store_name,
         "udf_name": transform.udf.name,
         "dtype": from_arrow(transform.contract),
         "dimension": transform.dimension,
+        **({"code": code} if code else {}),
     }
 
 

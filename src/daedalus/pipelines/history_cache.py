@@ -23,6 +23,7 @@ from daedalus.errors import ExecutionError
 from daedalus.pipelines.day_context import day_start_us, scan_range
 from daedalus.pipelines.day_relations import DayRelations
 from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.function_code import code_digests, named_functions
 from daedalus.pipelines.operators import (
     ROW,
     TICK,
@@ -211,7 +212,8 @@ class HistoryCache:
     def _pipeline_text(self) -> str:
         """What makes the rows, whichever day's they are; YAML of it would take longer than a small day."""
         pipeline = self._pipeline(0.0)
-        return repr((pipeline.service, pipeline.version, pipeline.operators))
+        functions = code_digests(named_functions(pipeline))
+        return repr((pipeline.service, pipeline.version, pipeline.operators, functions))
 
     def _pipeline(self, lookback_seconds: float) -> OperatorPipeline:
         operators = tuple(

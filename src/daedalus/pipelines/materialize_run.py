@@ -23,6 +23,7 @@ from daedalus.metadata.days import DayStore, InstantStore
 from daedalus.pipelines.as_of import as_of_pipeline, entity_keys
 from daedalus.pipelines.day_context import scan_range
 from daedalus.pipelines.entities import write_entities
+from daedalus.pipelines.function_code import code_digests, named_functions
 from daedalus.pipelines.operators import RayUdfTransform, Scan, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.publish import open_sink, staged_day, staged_rows
@@ -239,11 +240,13 @@ def _fingerprint(context: DayContext, iso: str) -> dict[str, Any]:
             sources[scan.name] = context.sources.identity(scan.source_ref, scan_range(scan, context.day))
     views = scanned_views(context.pipeline)
     snapshots = context.sources.database_snapshots(views)
+    functions = code_digests(named_functions(context.pipeline))
     return {
         "as_of": iso,
         "pipeline": pipeline_to_yaml(context.pipeline),
         "views": {name: _view_text(context.catalog, name) for name in views},
         "sources": sources,
+        **({"functions": functions} if functions else {}),
         **({"snapshots": snapshots} if snapshots else {}),
     }
 

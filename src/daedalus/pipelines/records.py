@@ -185,7 +185,7 @@ def input_digests(fingerprint: Mapping[str, Any], roots: Iterable[str]) -> dict[
     digests: dict[str, Any] = {}
     if "pipeline" in fingerprint:
         digests["pipeline"] = digest(fingerprint["pipeline"])
-    for kind in ("views", "transforms"):
+    for kind in ("views", "transforms", "functions"):
         if kind in fingerprint:
             digests[kind] = {name: digest(_text(text)) for name, text in fingerprint[kind].items()}
     if "sources" in fingerprint:

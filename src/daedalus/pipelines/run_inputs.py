@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError
@@ -12,7 +12,7 @@ from daedalus.pipelines.embedding_ids import store_definition
 from daedalus.pipelines.enrich_days import day_input, stale_reason
 from daedalus.pipelines.enrich_plan import plan_enrichment
 from daedalus.pipelines.executor import ExecutionRequest
-from daedalus.pipelines.operators import RayUdfTransform, Scan
+from daedalus.pipelines.operators import ArrowUdfTransform, RayUdfTransform, Scan
 from daedalus.pipelines.pipeline_files import pipeline_from_yaml
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun, _why_stale
@@ -143,10 +143,24 @@ class RunInputs:
             except DaedalusError:  # another version wrote it
                 return ()
             columns |= set(recipe_change(before, self._pipeline).columns)
+        columns |= self._columns_of_functions(old.get("functions", {}), fingerprint.get("functions", {}))
         filled = {transform.column for transform in self._transforms}
         return tuple(
             name for name in columns_reading(self._pipeline, _names(scans)) if name in columns - filled
         )
+
+    def _columns_of_functions(self, before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
+        """The columns that functions with other code make."""
+        changed = {name for name in now if name in before and before[name] != now[name]}
+        if not changed:
+            return set()
+        operators = tuple(
+            replace(one, function=f"{one.function} as it was")
+            if isinstance(one, ArrowUdfTransform) and one.function in changed
+            else one
+            for one in self._pipeline
+        )
+        return set(recipe_change(replace(self._pipeline, operators=operators), self._pipeline).columns)
 
     def _enrich_plan(self) -> EnrichPlan | None:
         if not self._transforms:

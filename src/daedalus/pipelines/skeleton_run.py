@@ -15,6 +15,7 @@ from daedalus.pipelines.day_scheduling import InThisProcess, Processes
 from daedalus.pipelines.day_shape import output_operator
 from daedalus.pipelines.day_work import DayWork, SharedWork, shared_history
 from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.function_code import code_digests, named_functions
 from daedalus.pipelines.history_cache import HistoryCache, HistoryChain
 from daedalus.pipelines.operators import RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
@@ -185,8 +186,13 @@ class SkeletonRun:
             "pipeline": self._pipeline_text,
             "views": {name: _view_text(self._catalog, name) for name in views},
             "sources": sources,
+            **({"functions": self._functions} if self._functions else {}),
             **({"snapshots": snapshots} if snapshots else {}),
         }
+
+    @functools.cached_property
+    def _functions(self) -> dict[str, str]:
+        return code_digests(named_functions(_rows_alone(self._pipeline)))
 
     # ------------------------------------------------------------------ running
 
@@ -353,6 +359,10 @@ def _why_stale(manifest: DayManifest | None, fingerprint: dict[str, Any], *, ref
     for name, text in fingerprint["views"].items():
         if old.get("views", {}).get(name) != text:
             return f"view {name} changed"
+    functions, before = fingerprint.get("functions", {}), old.get("functions", {})
+    for name in functions:
+        if before.get(name) != functions[name]:
+            return f"the code of {name} changed"
     for name, identity in fingerprint["sources"].items():
         before = old.get("sources", {}).get(name)
         if before != identity:

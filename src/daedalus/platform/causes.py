@@ -122,7 +122,8 @@ def _file_causes(kind: CauseKind, then: Iterable[tuple[str, str]], now: Mapping[
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             how = "is new" if name not in before else "is gone" if name not in now else "has changed"
-            causes.append(Cause(kind=kind, what=f"{name} {how}", decides=False))
+            found = CauseKind.CODE if name.endswith(".py") else kind
+            causes.append(Cause(kind=found, what=f"{name} {how}", decides=False))
     return causes
 
 
@@ -172,6 +173,12 @@ def _digest_causes(
         (CauseKind.DEFINITIONS, f"view {view} means something else")
         for view in sorted({*views, *views_now})
         if views.get(view) != views_now.get(view)
+    ]
+    functions, functions_now = then.get("functions", {}), now.get("functions", {})
+    found += [
+        (CauseKind.CODE, f"the code of {name} is another one")
+        for name in sorted({*functions, *functions_now})
+        if functions.get(name) != functions_now.get(name)
     ]
     for scan in sorted({*then.get("sources", {}), *now.get("sources", {})}):
         if then.get("sources", {}).get(scan) != now.get("sources", {}).get(scan):

@@ -22,6 +22,7 @@ from daedalus.metadata.days import DayStore
 from daedalus.metadata.process import HEARTBEAT_SECONDS
 from daedalus.metadata.provenance import file_digests, git_state, versions
 from daedalus.metadata.store import MetadataStore, RunStatus
+from daedalus.pipelines.function_code import function_file, named_functions
 from daedalus.pipelines.records import TrainingRunRecord, day_payload, source_items
 
 if TYPE_CHECKING:
@@ -264,16 +265,27 @@ def project_facts(registry: PlatformRegistry, config: TrainingRunConfig, service
     outside = [config.output_path, Path(config.source_root)]
     git = git_state(root, without=outside)
     catalog = registry.facade(config).catalog
-    files = [catalog.services[service].file] if service in catalog.services else []
+    definition = catalog.services.get(service)
+    files = [] if definition is None else [definition.file]
     files += [view.file for view in catalog.views.values()]
     files += [str(path) for path in (registry.views_dir / "entities.yaml",) if path.is_file()]
     edited = root / "config/pipelines" / f"{service}.yaml"
+    code = [] if definition is None else _function_files(registry, config, service)
     return {
         "git": None if git is None else git.to_dict(),
         "versions": versions(),
         "config_files": file_digests(root, config.config_files),
-        "definition_files": file_digests(root, [*files, edited]),
+        "definition_files": file_digests(root, [*files, edited, *code]),
     }
+
+
+def _function_files(registry: PlatformRegistry, config: TrainingRunConfig, service: str) -> list[Path]:
+    """The files of the functions that the pipeline names, `package.module:function`."""
+    try:
+        names = named_functions(registry.pipeline(service, config))
+    except DaedalusError:
+        return []
+    return [file for file in map(function_file, names) if file is not None]
 
 
 # ------------------------------------------------------------------ reading
