@@ -70,6 +70,18 @@ def test_an_older_event_changes_nothing_and_an_equal_one_is_replaced(store: Redi
     assert ages(store, people, [1, 2, 3]) == [50, 51, 60]
 
 
+@pytest.mark.parametrize("settings", [{}, {"ttl_seconds": 10 * 86_400.0}])
+def test_of_one_write_the_newest_row_of_an_entity_stays(
+    store: RedisOnlineStore, settings: dict[str, Any]
+) -> None:
+    people = table(**settings)
+    counts = store.write(
+        people, rows((1, 5, 50), (2, 1, 10), (1, 3, 30), (2, 9, 90), (2, 4, 40), (1, 5, 51)), as_of=hour(9)
+    )
+    assert (counts.written, counts.older) == (4, 2)
+    assert ages(store, people, [1, 2]) == [51, 90]
+
+
 def test_created_and_sequence_tell_rows_of_one_instant_apart(store: RedisOnlineStore) -> None:
     people = table(sequence_field="seq")
     store.write(people, rows((1, 5, 50, "x", 2)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 #: KEYS: of rows. ARGV: 1 when rows expire; the records; then, when they expire, milliseconds to live.
 #: A record is older when the 26 bytes at 6 sort before the stored one's. They are compared as numbers of 32 bits:
-#: Lua compares text by the server's locale. Answers rows written and rows that were older.
+#: Lua compares text by the server's locale. A key may come twice: the second row meets the first. Answers rows written
+#: and rows that were older.
 WRITE = """
 local n, expires = #KEYS, ARGV[1] == '1'
 local stored = redis.call('MGET', unpack(KEYS))
-local written, older, puts = 0, 0, {}
+local written, older, puts, latest = 0, 0, {}, {}
 for i = 1, n do
-  local new, old, put = ARGV[i + 1], stored[i], true
+  local new, old, put = ARGV[i + 1], latest[KEYS[i]] or stored[i], true
   if old then
     if #old < 40 or string.byte(old, 1) ~= string.byte(new, 1) then
       return redis.error_reply('FORMAT ' .. KEYS[i])
@@ -28,6 +29,7 @@ for i = 1, n do
   end
   if put then
     written = written + 1
+    latest[KEYS[i]] = new
     if expires then
       redis.call('SET', KEYS[i], new, 'PX', ARGV[n + 1 + i])
     else
