@@ -19,6 +19,7 @@ from daedalus.pipelines.explain import explain_pipeline
 from daedalus.storage.sources import _snowflake_client
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.sources.snowflake import SnowflakeSource
+from pipelines.materializing import materialize
 from pipelines.tiny import DAYS, EVENTS, ROWS, USERS, events, tiny, users
 
 if TYPE_CHECKING:
@@ -78,10 +79,13 @@ def on_snowflake(root: Path, server: SnowflakeServer, **more: Any) -> Project:
 def test_a_service_over_snowflake_gives_the_bytes_that_parquet_gives(
     tmp_path: Path, snowflake_server: SnowflakeServer
 ) -> None:
-    local = tiny(tmp_path / "local").run("s")
-    remote = on_snowflake(tmp_path / "remote", snowflake_server).run("s")
+    here, there = tiny(tmp_path / "local"), on_snowflake(tmp_path / "remote", snowflake_server)
+    local, remote = here.run("s"), there.run("s")
     assert remote.hashes == local.hashes
     assert {day: remote.files(day) for day in DAYS} == {day: local.files(day) for day in DAYS}
+    instants = [materialize(project, "s", "2026-05-03T00:00") for project in (here, there)]
+    assert len({one.content_hash for one in instants}) == 1
+    assert instants[0].row_count == 4
 
 
 def test_backends_mix_in_one_service(tmp_path: Path, snowflake_server: SnowflakeServer) -> None:

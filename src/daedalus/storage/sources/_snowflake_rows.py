@@ -188,7 +188,7 @@ def _first_unfit(values: pa.ChunkedArray, target: pa.DataType) -> str:
 
 def _mend(column: SnowflakeColumn) -> str:
     if column.kind.startswith("TIMESTAMP"):
-        return "Declare the field TIMESTAMP_NS"
+        return f"Declare the field {'TIMESTAMP' if column.dtype == 'TIMESTAMP_NS' else 'TIMESTAMP_NS'}"
     if column.kind == "FIXED":
         return "Declare the field HUGEINT or DECIMAL(38,0)"
     return "Cast the column in source.query"
