@@ -11,7 +11,7 @@ import pytest
 
 from daedalus.errors import SourceError
 from daedalus.metadata.days import DayStore
-from daedalus.pipelines import day_lookups, lookup_versions
+from daedalus.pipelines import day_lookups, lookup_rows, lookup_versions
 from daedalus.pipelines.lookup_plan import LookupPlan
 from support.project import Project, write_project
 
@@ -148,6 +148,59 @@ def test_they_are_those_of_sql(seed: int, tmp_path: Path, monkeypatch: pytest.Mo
     assert beside.hashes == in_sql.hashes
     assert counted == counters(in_sql)
     assert {row["lacking"] for row in in_sql.rows(DAY)} == {7}
+
+
+@pytest.mark.parametrize("more", [["events:user_id", "events:artwork_id", "events:at"], []])
+def test_rows_of_equal_times_stand_in_total_order(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, count = random.Random(5), 400
+    fields = {"a_float": "DOUBLE", "a_small": "SMALLINT", "a_text": "TEXT", "a_truth": "BOOLEAN"}
+    fields |= {"b_date": "DATE", "seq": "BIGINT"}
+    floats = [float("nan"), float("-inf"), -0.0, 0.0, 1.5, None]
+    events = {
+        "at": times([START + rng.randrange(3) for _ in range(count)]),
+        "user_id": [rng.choice([1, None]) for _ in range(count)],
+        "artwork_id": [1] * count,
+        "a_float": pa.array([rng.choice(floats) for _ in range(count)], pa.float64()),
+        "a_small": pa.array([rng.choice([-1, 1, None]) for _ in range(count)], pa.int16()),
+        "a_text": [rng.choice(["", "a", "B", "\u00e4", None]) for _ in range(count)],
+        "a_truth": [rng.choice([True, False, None]) for _ in range(count)],
+        "b_date": [rng.choice([dt.date(2026, 1, 1), dt.date(1960, 1, 1), None]) for _ in range(count)],
+        "seq": list(range(count)),
+    }
+    project = write_project(
+        tmp_path,
+        views=[
+            view("events", ["user", "artwork"], fields),
+            view("profile", "user", {"level": "BIGINT"}),
+        ],
+        services=[
+            SERVICE
+            | {
+                "views": [{"view": "profile", "join": "asof"}],
+                "columns": [*more, *(f"events:{name}" for name in fields), "profile:level"],
+            }
+        ],
+        data={
+            "events/a.parquet": pa.table(events),
+            "profile/a.parquet": pa.table({"at": times([START]), "user_id": [1], "level": [5]}),
+        },
+    )
+    from_arrow = []
+    monkeypatch.setattr(
+        lookup_rows,
+        "_comes_back_from_arrow",
+        lambda *given, asked=lookup_rows._comes_back_from_arrow: (
+            from_arrow.append(asked(*given)) or from_arrow[-1]
+        ),
+    )
+    beside = project.run("s", [DAY], output_root=str(tmp_path / "beside"))
+    assert from_arrow == [bool(more)]
+    monkeypatch.setattr(LookupPlan, "of", classmethod(lambda *_: None))
+    in_sql = project.run("s", [DAY], output_root=str(tmp_path / "sql"))
+    assert repr(beside.rows(DAY)) == repr(in_sql.rows(DAY))
+    assert beside.hashes == in_sql.hashes
 
 
 def counters(run: Any) -> Any:

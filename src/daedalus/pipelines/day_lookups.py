@@ -23,6 +23,7 @@ from daedalus.pipelines.lookup_held import MemoryShare, TooManyVersionsError
 from daedalus.pipelines.lookup_kernels import best_so_far, find_versions, starts_of
 from daedalus.pipelines.lookup_keys import KeyedRows
 from daedalus.pipelines.lookup_plan import LookupPlan
+from daedalus.pipelines.lookup_rows import HeldRows
 from daedalus.pipelines.lookup_versions import VersionReader
 from daedalus.pipelines.operators import ROW, TICK, Scan
 from daedalus.pipelines.run_sources import is_run_relation
@@ -46,8 +47,6 @@ _SHARE = 0.5
 _CHUNKS = 16
 #: With fewer rows, a second thread mostly waits.
 _ROWS_PER_WORKER = 2_000_000
-#: Rows that are read at once.
-_READ_ROWS = 131_072
 #: Bytes of values that are made at once at most.
 _CHUNK_BYTES = 64 << 20
 
@@ -152,7 +151,7 @@ class LookupStream(DayStream):
         with fewer_threads(self._graph.connection, self._workers(scans)):
             if columns is not None:
                 self._columns_of_rows = columns
-                self._rows = self._graph.hold(name, _READ_ROWS, self._most)
+                self._rows = HeldRows(self._relations, name, self._most).read()
             self._graph.keep(name)
 
     def _workers(self, scans: Iterable[Scan]) -> int:
@@ -188,9 +187,9 @@ class LookupStream(DayStream):
         """The rows under the names that the output gives them."""
         named = {column: rows[source] for column, source in self._columns_of_rows.items()}
         table = pa.table(named | {TICK: rows[TICK], ROW: rows[ROW]})
-        yield table.slice(0, 0)
-        for start in range(0, table.num_rows, self._rows_per_chunk):
-            yield table.slice(start, self._rows_per_chunk)
+        yield table.schema.empty_table()
+        for batch in table.to_batches(max_chunksize=self._rows_per_chunk):
+            yield pa.Table.from_batches([batch])
 
     def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
         """The counters of the other operators, and the NULL keys of the lookups."""

@@ -110,6 +110,11 @@ class DayRelations:
             self.graph.keep(name)
         return sql
 
+    def add_unnumbered(self, scan: Scan) -> None:
+        """Define a scan's relation without its total order: every position is 0."""
+        columns = ", ".join([*map(quote_ident, scan.columns), TICK, f"CAST(0 AS BIGINT) AS {ROW}"])
+        self.graph.define(scan.output, f"SELECT {columns} FROM ({self.scan_rows(scan)[0]})", ())
+
     def add_placeholder(self, operator: AnyOperator) -> None:
         """Define an Arrow operator's relation by its columns alone: NULLs of the right types."""
         made = {spec.name: "INTEGER[]" for spec in getattr(operator, "specs", ())}

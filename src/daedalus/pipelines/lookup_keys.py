@@ -55,7 +55,10 @@ class KeyedRows:
         names = list(dict.fromkeys(name for one in keys for name in one))
         self.rows: NDArray[np.int64] = rows[ROW].to_numpy()
         # A row without a time finds nothing.
-        self.times: NDArray[np.int64] = rows[TICK].fill_null(np.iinfo(np.int64).min).to_numpy()
+        ticks = rows[TICK]
+        if ticks.null_count:
+            ticks = ticks.fill_null(np.iinfo(np.int64).min)
+        self.times: NDArray[np.int64] = ticks.to_numpy()
         self.nulls = {name: rows[name].null_count for name in names}
         self._keys = {one: _numbered(rows, one) for one in dict.fromkeys(keys)}
 
@@ -80,7 +83,8 @@ def _numbered(rows: pa.Table, names: tuple[str, ...]) -> Keys:
     parts: list[pa.Array] = []
     for name in names:
         encoded = _encoded(rows[name])
-        numbers = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
+        indices = encoded.indices.fill_null(0) if encoded.indices.null_count else encoded.indices
+        numbers = indices.to_numpy().astype(np.int64)
         if rows[name].null_count:
             known &= rows[name].is_valid().to_numpy()
         if not parts:
