@@ -151,7 +151,7 @@ def test_the_day_is_loaded_and_torch_is_named_too(bare, project):
 
 
 def test_starting_is_quick(bare, capsys):
-    """In CPU seconds, the best of four: the machine may be busy."""
+    """In CPU time of Python's own start, the best of four: the machine may be busy, or slow."""
     seconds = {}
     for name, arguments in {
         "python": ["-c", "pass"],
@@ -161,5 +161,5 @@ def test_starting_is_quick(bare, capsys):
         seconds[name] = float(bare.run("-c", _TIMED, *arguments).stdout)
     with capsys.disabled():
         print("\n" + ", ".join(f"{name}: {value:.3f} s" for name, value in seconds.items()))
-    assert seconds["import daedalus"] - seconds["python"] < 0.1
-    assert seconds["daeda --help"] - seconds["python"] < 0.3
+    assert seconds["import daedalus"] < 6 * seconds["python"]
+    assert seconds["daeda --help"] < 20 * seconds["python"]
