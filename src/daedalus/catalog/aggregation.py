@@ -97,6 +97,10 @@ class AggregationSpec:
             raise DefinitionError.gather(found)
         object.__setattr__(self, "operation", Operation(self.operation))
         object.__setattr__(self, "group_by", tuple(self.group_by))
+        for name in ("window_days", "delay_seconds"):
+            value = getattr(self, name)
+            if isinstance(value, float) and value.is_integer():
+                object.__setattr__(self, name, int(value))  # 7.0 days are 7, also in the pipeline's text
         if self.history_group_by is not None:
             object.__setattr__(self, "history_group_by", tuple(self.history_group_by))
 

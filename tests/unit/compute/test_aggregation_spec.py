@@ -100,6 +100,12 @@ def test_round_trip(mapping: dict[str, Any]) -> None:
     assert type(spec.to_mapping()["operation"]) is str
 
 
+def test_a_whole_number_is_one_however_it_is_written() -> None:
+    mapping = {"name": "x", "group_by": ["a"], "operation": "count"}
+    one = AggregationSpec.from_mapping({**mapping, "window_days": 7.0, "delay_seconds": 60.0})
+    assert repr(one) == repr(AggregationSpec.from_mapping({**mapping, "window_days": 7, "delay_seconds": 60}))
+
+
 def test_the_catalog_path_resolves_to_the_same_objects() -> None:
     import daedalus.catalog.compute as documented
     import daedalus.compute as real
