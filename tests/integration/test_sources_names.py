@@ -236,6 +236,14 @@ def test_dispatch(fields: dict[str, str], backend: Backend, monkeypatch: pytest.
     assert backend_of(DataSourceDef(**fields), where="view v") is backend
 
 
+@pytest.mark.parametrize("path", ["gs://bucket/x", "file:///x", "https://h/x.parquet", "s3a://bucket/x"])
+def test_another_scheme_is_refused(path: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        DefinitionError, match=r"view v .*source\.path: no Parquet is read from \w+://.*s3://"
+    ):
+        open_view(tmp_path, view({"path": path})).open()
+
+
 @pytest.mark.parametrize(
     ("fields", "what"),
     [

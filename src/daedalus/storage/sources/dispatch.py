@@ -96,15 +96,22 @@ def open_source(
 
 
 def _parquet(view: FeatureViewDef, source_root: str, where: str) -> Source:
-    from daedalus.storage.sources.object_store import SETTINGS
+    from daedalus.storage.sources.object_store import SETTINGS, is_object_store
     from daedalus.storage.sources.parquet import ParquetSource
 
+    path = below(source_root, expand_env(view.source.path, where=f"{where}.path"))
+    if (scheme := _URL.match(path)) and not is_object_store(path):
+        raise DefinitionError(
+            f"no Parquet is read from {scheme[0]}",
+            where=f"{where}.path",
+            hint="Write a path of this machine, s3://... or r2://...; a store that speaks S3 takes s3:// with endpoint",
+        )
     settings = dict(view.source.credentials)
     if view.source.database_path:
         # The database's own settings wait there for the day when path is removed.
         settings = {key: value for key, value in settings.items() if key in SETTINGS}
     source = ParquetSource(
-        below(source_root, expand_env(view.source.path, where=f"{where}.path")),
+        path,
         where=where,
         time_column=source_name_of(view, view.timestamp_field) if view.timestamp_field else "",
         unit_us=UNIT_US[view.source.timestamp_unit],
