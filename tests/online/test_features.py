@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import json
 import secrets
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from daedalus.cli.main import main
 from daedalus.errors import DefinitionError
 from daedalus.online import EVENT_TIME, OnlineStoreConfig, RedisOnlineStore
+from daedalus.online.json_values import typed
 from daedalus.online.pushing import read_rows
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.online import (
@@ -260,6 +262,7 @@ def test_a_service_that_was_never_loaded_says_so(tmp_path: Path, redis_server: R
     ("text", "what"),
     [
         ("{", "line 1: this is no JSON"),
+        ("[" * 100_000, "line 1: this is no JSON"),
         ('{"user_id": 1}\n[1]', "line 2: this is no JSON object"),
         ('{"user_idd": 1}', "user_id"),
         ('{"user_id": "x"}', "lines 1 to 1"),
@@ -276,6 +279,22 @@ def test_what_does_not_fit_is_not_pushed(
     rows = read_rows(registry.catalog.view("events"), io.BytesIO(text.encode()))
     with pytest.raises(DefinitionError, match=what):
         push_online(registry, "events", next(rows))
+
+
+def test_values_of_json_are_read_in_their_types() -> None:
+    kind = pa.list_(pa.struct([("a", pa.int64()), ("t", pa.timestamp("us")), ("d", pa.date32())]))
+    value = [{"a": 1.0, "t": "2026-01-01T02:00:00+02:00", "d": "2026-01-02"}, None]
+    (row,) = typed([value], kind, "x").to_pylist()
+    assert row == [{"a": 1, "t": at("2026-01-01"), "d": dt.date(2026, 1, 2)}, None]
+    assert typed([1.5, "2.25", None], pa.decimal128(9, 3), "x").to_pylist() == [
+        Decimal("1.5"),
+        Decimal("2.25"),
+        None,
+    ]
+    assert str(typed(["NaN", 1, "-Infinity"], pa.float64(), "x").to_pylist()) == "[nan, 1.0, -inf]"
+    for wrong in ([{"a": 1.5}], [{"b": 1}], [{"t": 5}], [{"t": "x"}], {"a": 1}):
+        with pytest.raises(DefinitionError, match="'x' does not fit"):
+            typed([wrong], kind, "x")
 
 
 def test_the_commands(

@@ -195,7 +195,7 @@ def test_two_writers_never_go_back_in_time(store: RedisOnlineStore, redis_server
 def test_a_server_that_comes_back_is_used_again_and_nothing_older_wins(tmp_path: Path) -> None:
     server = RedisServer(free_port(), tmp_path, append_only=True)
     server.start()
-    store = RedisOnlineStore(OnlineStoreConfig(url=server.url, retries=1, timeout_seconds=1))
+    store = RedisOnlineStore(OnlineStoreConfig(url=server.url, retries=1, timeout_seconds=10))
     people = table()
     try:
         store.write(people, rows(*((user, 5, user) for user in range(1000))))

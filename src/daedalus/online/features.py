@@ -10,8 +10,8 @@ Each column comes from where it is freshest:
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,12 +20,12 @@ import pyarrow.compute as pc
 from daedalus.catalog.dtypes import to_arrow
 from daedalus.catalog.model import Unset
 from daedalus.errors import DefinitionError, ExecutionError
+from daedalus.online.json_values import typed
 from daedalus.online.model import ReadRequest, table_of_view
-from daedalus.online.redis_store import instant_us
+from daedalus.online.redis_store import instant_of, instant_us
 from daedalus.storage.exact_cast import cast_exactly
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Mapping
 
     from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, ServiceColumn, ViewJoin
@@ -152,7 +152,7 @@ class OnlineService:
                 aliases.append(alias)
                 requests.append(ReadRequest(table=table, keys=_columns(rows, names)))
         events = self._rolling.requests(rows, now) if self._rolling else []
-        instant = as_of or _instant(now)
+        instant = as_of or instant_of(now)
         answer = self._store.read(requests, events=events, as_of=instant)
         own, *views = answer.tables
         rolling: dict[str, pa.Array] = {}
@@ -225,69 +225,8 @@ def _columns(rows: pa.Table, names: Any) -> list[pa.Array]:
     return [pa.concat_arrays(rows.column(name).chunks) for name in names]
 
 
-def _instant(us: int) -> dt.datetime:
-    import datetime as dt
-
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=us)
-
-
 def _cast(column: Any, kind: pa.DataType, name: str) -> Any:
     try:
         return cast_exactly(column, kind)
     except pa.ArrowException as error:
         raise ExecutionError(f"{name!r} does not fit {kind}: {error}") from None
-
-
-def typed(values: list[Any], kind: pa.DataType, name: str) -> pa.Array:
-    """Values of JSON or a command line in a column's type; times are ISO texts, UTC where they have no zone.
-
-    Raises:
-        DefinitionError: one does not fit.
-
-    >>> typed([7, "8", None], pa.int64(), "user_id").to_pylist()
-    [7, 8, None]
-    >>> typed([2.5], pa.int64(), "user_id")
-    Traceback (most recent call last):
-    daedalus.errors.DefinitionError: values: 'user_id' does not fit int64: 2.5 is no whole number
-    """
-    try:
-        for value in values:
-            _check(value, kind)
-        if pa.types.is_decimal(kind):
-            values = [Decimal(repr(one)) if isinstance(one, float) else one for one in values]
-        if any(isinstance(one, str) for one in values) and not pa.types.is_string(kind):
-            if pa.types.is_binary(kind):
-                return pa.array([None if one is None else str(one).encode() for one in values], kind)
-            if pa.types.is_timestamp(kind):
-                return pa.array([_time(one) for one in values], pa.timestamp("ns", kind.tz)).cast(kind)
-            texts = pa.array([None if one is None else str(one) for one in values], pa.string())
-            return texts.cast(kind)
-        return pa.array(values, kind)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise DefinitionError(f"{name!r} does not fit {kind}: {error}", where="values") from None
-
-
-def _check(value: Any, kind: pa.DataType) -> None:
-    """Raise ValueError where Arrow would take a value for another without a word."""
-    if pa.types.is_integer(kind) and isinstance(value, float) and not value.is_integer():
-        raise ValueError(f"{value} is no whole number")
-    if pa.types.is_temporal(kind) and isinstance(value, int | float) and not pa.types.is_interval(kind):
-        raise ValueError(f"{value} is no time; write it as ISO text")
-    if isinstance(value, list) and hasattr(kind, "value_type"):
-        for one in value:
-            _check(one, kind.value_type)
-    if isinstance(value, dict) and pa.types.is_struct(kind):
-        for field in value:
-            if kind.get_field_index(field) < 0:
-                raise ValueError(f"it has no field {field!r}")
-            _check(value[field], kind.field(field).type)
-
-
-def _time(value: Any) -> int | None:
-    """Nanoseconds since 1970."""
-    import datetime as dt
-
-    if value is None:
-        return None
-    found = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
-    return instant_us(found) * 1000

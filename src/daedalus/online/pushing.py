@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from daedalus.catalog.dtypes import to_arrow
 from daedalus.errors import DefinitionError, did_you_mean
-from daedalus.online.features import typed
+from daedalus.online.json_values import typed
 from daedalus.online.model import EVENT_TIME, US
 from daedalus.online.redis_store import instant_us
 from daedalus.online.rolling import event_times
@@ -61,7 +61,7 @@ def read_rows(view: FeatureViewDef, stream: IO[bytes]) -> Iterator[pa.Table]:
 def _object(line: bytes, number: int) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DefinitionError(
             "this is no JSON", where=f"line {number}", hint="Write one JSON object per line"
         ) from None
@@ -119,7 +119,13 @@ def fitted(view: FeatureViewDef, rows: pa.Table) -> pa.Table:
             )
         columns[field.name] = _exact(column, kind, field.name, view)
     table = pa.table(columns)
-    return table.append_column(EVENT_TIME, event_times(view, table))
+    try:
+        return table.append_column(EVENT_TIME, event_times(view, table))
+    except (pa.ArrowException, OverflowError):
+        raise DefinitionError(
+            f"{view.timestamp_field!r} holds a time that is out of range",
+            where=f"view {view.name} ({view.file})",
+        ) from None
 
 
 def _exact(column: pa.ChunkedArray, kind: pa.DataType, name: str, view: FeatureViewDef) -> pa.ChunkedArray:

@@ -57,6 +57,11 @@ def instant_us(instant: dt.datetime | None) -> int:
     return (since.days * 86_400 + since.seconds) * US + since.microseconds
 
 
+def instant_of(us: int) -> dt.datetime:
+    """The instant of so many microseconds since 1970."""
+    return _EPOCH + dt.timedelta(microseconds=us)
+
+
 class RedisOnlineStore:
     """An online store on one server or a cluster.
 
