@@ -151,6 +151,19 @@ def test_a_day_that_was_written_and_not_recorded_is_recorded_by_the_next_run(
 # ---------------------------------------------------------------------- files and workers
 
 
+@pytest.mark.parametrize(("start", "harm"), [(4, bytes(30)), (4, b"\xff" * 8), (30, bytes(100))])
+def test_a_corrupt_file_is_named_whatever_its_reader_says(tmp_path: Path, start: int, harm: bytes) -> None:
+    project = tiny(tmp_path)
+    path = tmp_path / "data" / "users" / "a.parquet"
+    data = bytearray(path.read_bytes())
+    data[start : start + len(harm)] = harm
+    path.write_bytes(data)
+    with pytest.raises(ExecutionError) as caught:
+        project.run("s", [SECOND])
+    assert str(path) in str(caught.value)
+    assert "restore or remove it" in caught.value.hint
+
+
 def test_a_file_replaced_by_one_of_the_same_size_and_time(tmp_path: Path) -> None:
     project = tiny(tmp_path)
     path = tmp_path / "data" / "events" / f"{LATE}.parquet"

@@ -182,8 +182,12 @@ def _run_stages(
             connect=lambda: session.enter_context(ray_session(_envelope(request))),
             notify=notices.append,
         )
-        target_days = run.target_days()
-        days += run.run(target_days)
+        try:
+            target_days = run.target_days()
+            days += run.run(target_days)
+        except ExecutionError as error:
+            run.name_broken_file(error)
+            raise
         measures += run.measures
         if not request.target_dates:
             notices += _left_over(skeleton, target_days, request.run_config)

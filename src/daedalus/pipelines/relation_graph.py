@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +221,9 @@ class RelationGraph:
         return self.fetch(sql, name)
 
 
+#: Decompressors and the decoder of headers throw what has no such name.
+_DUCKDB_ERROR = re.compile(r"[A-Z]\w*(?: \w+)* Error: ")
+_CORRUPT = ("corrupt", "failed to read file", "decompress")
 #: In the output root, and not where rows are spilled.
 _UNDER_OUTPUT = ("/.cache/", "/materialized/")
 
@@ -254,3 +258,11 @@ def as_execution_error(error: Exception, operator: str) -> DaedalusError:
             hint="Raise compute.duckdb_config.memory_limit, lower threads, or give it a temp_directory to spill to",
         )
     return ExecutionError(first, operator=operator)
+
+
+def may_be_corrupt(error: ExecutionError) -> bool:
+    """Whether an error may come from bytes that make no sense, which readers often do not say."""
+    if error.where or error.hint:
+        return False
+    named = _DUCKDB_ERROR.match(error.what)
+    return named is None or any(mark in error.what.lower() for mark in _CORRUPT)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from daedalus.pipelines.operators import Scan
 from daedalus.storage.sources.dispatch import open_source
 from daedalus.storage.sources.parquet import ParquetSource
+from daedalus.storage.sources.parquet_files import is_readable
 from daedalus.storage.view_reader import needs_nanoseconds, source_name_of
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 #: One row per entity, at the instant of a materialization.
 AS_OF_RELATION = "run:as_of"
+_LOOKING_SECONDS = 20.0
 RUN_PREFIXES = ("store:", "run:", "ids:")
 
 
@@ -120,6 +123,20 @@ class RunSources:
         if not error.where and remote:
             places = (f"view {name} ({self._catalog.view(name).file})" for name in remote)
             error.where = " or ".join(places) + ", source"
+
+    def broken_file(self, views: Iterable[str]) -> str:
+        """The first local file of the views that cannot be read through; empty when there is none, or it takes long."""
+        deadline = time.monotonic() + _LOOKING_SECONDS
+        for name in views:
+            source = self.source(name)
+            for file in (
+                source.snapshot().files if isinstance(source, ParquetSource) and source.is_local else ()
+            ):
+                if time.monotonic() > deadline:
+                    return ""
+                if not is_readable(file.path):
+                    return file.path
+        return ""
 
     def is_local(self, view_name: str) -> bool:
         """Whether the view's rows are in files of this machine."""

@@ -21,8 +21,8 @@ from daedalus.pipelines.operators import RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.profiling import NO_PROFILE, DayProfile
 from daedalus.pipelines.qid import number_sessions
-from daedalus.pipelines.relation_graph import as_execution_error
-from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second
+from daedalus.pipelines.relation_graph import as_execution_error, may_be_corrupt
+from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second, views_behind
 from daedalus.pipelines.sessions import session_tables
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import UNIT_US, ViewReader, view_source_unit
@@ -102,6 +102,13 @@ class SkeletonRun:
                 hint="Set feed_start and feed_end in config/training/runtime.yaml to months with data",
             )
         return sorted(found)
+
+    def name_broken_file(self, error: ExecutionError) -> None:
+        """Say in an error which file cannot be read, where its reader did not."""
+        if may_be_corrupt(error):
+            views = views_behind(self._pipeline, error.operator)
+            error.where = self._sources.broken_file(views)
+            error.hint = "The file is corrupt: restore or remove it, then run again" if error.where else ""
 
     def _days_with_events(self, wanted: list[dt.date]) -> set[dt.date]:
         import duckdb

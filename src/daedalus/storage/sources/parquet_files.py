@@ -93,6 +93,20 @@ def parse_footer(path: str, size: int, modified_ns: int, footer: bytes, etag: st
     )
 
 
+def is_readable(path: str) -> bool:
+    """Whether every page of the file can be decoded."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for _ in file.iter_batches():
+                pass
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
 def _bounds(metadata: Any, read: Callable[[Any], Bounds]) -> tuple[tuple[str, int, int], ...]:
     """Smallest and largest of each column that `read` understands; only where every row group knows them."""
     found: dict[str, tuple[int, int] | None] = {}
