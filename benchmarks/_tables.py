@@ -48,13 +48,13 @@ def fault_tables() -> None:
     path = RESULTS / "faults.json"
     if not path.exists():
         return
-    found = json.loads(path.read_text())
-    at = found["machine"]
-    head = f"{at['at'][:10]}, commit {at['commit']}, seed {found['seed']}:"
+    parts = json.loads(path.read_text())
     text = RELIABILITY.read_text(encoding="utf-8")
-    for name, shown in fault_tables_of(found).items():
+    for name, table in fault_tables_of(parts).items():
+        at = parts[name]["machine"]
+        shown = f"{at['at'][:10]}, commit {at['commit']}, seed {parts[name]['seed']}:\n\n{table}"
         mark = re.compile(rf"(<!-- faults {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = mark.sub(lambda match, shown=shown: f"{match[1]}\n{head}\n\n{shown}\n\n{match[2]}", text)
+        text = mark.sub(lambda match, shown=shown: f"{match[1]}\n{shown}\n\n{match[2]}", text)
     RELIABILITY.write_text(text, encoding="utf-8")
 
 

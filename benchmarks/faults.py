@@ -71,7 +71,6 @@ class World:
         self._draw = draw
         self._train = run
         self._number = 0
-        preload()
         self.old = self._undisturbed("old", before)
         self.references = {
             "new": self._undisturbed("new", run),
@@ -263,12 +262,12 @@ def stopped_by(message: str) -> str:
     return next((what for mark, what in marks.items() if mark in message), message[:60] or "nothing")
 
 
-def harmed(world: World, scratch_place: Path, count: int, draw: random.Random) -> list[dict[str, Any]]:
+def harmed(project: Path, scratch_place: Path, count: int, draw: random.Random) -> list[dict[str, Any]]:
     """So many broken inputs."""
-    expected = sound_day(world.folder, scratch_place / "sound")
+    expected = sound_day(project, scratch_place / "sound") if count else {}
     found = []
     for number in range(count):
-        one = broken_input(world.folder, scratch_place / f"input{number}", draw, expected)
+        one = broken_input(project, scratch_place / f"input{number}", draw, expected)
         found.append(one)
         _tell(
             f"input {number + 1}, {one['file']}, {one['harm']}", one, f"{one['outcome']} {one['said'][:150]}"
@@ -294,38 +293,48 @@ def main() -> int:
     options = parser.parse_args()
     stages = options.stages or [*STAGES, ANYWHERE, WORKERS]
     draw = random.Random(options.seed)
-    started = time.perf_counter()
+    parts: dict[str, Any] = {}
+
+    def measure(part: str, work: Callable[[], list[dict[str, Any]]]) -> None:
+        started = time.perf_counter()
+        found = work()
+        seconds = round(time.perf_counter() - started, 1)
+        parts[part] = {"machine": machine(), "seed": options.seed, "seconds": seconds, "found": found}
+
     with scratch() as name:
         place = Path(name)
-        make_world(place / "world", options.events)
-        world = World(place, place / "world", SERVICE, draw)
-        found = {
-            "kills": killed(world, stages, options.kills),
-            "disks": filled(world, place, options.disks, draw),
-            "inputs": harmed(world, place, options.inputs, draw),
-        }
-    for name, text in tables(found).items():
+        project = place / "world"
+        make_world(project, options.events)
+        preload()
+        if options.kills or options.disks:
+            world = World(place, project, SERVICE, draw)
+            measure("kills", lambda: killed(world, stages, options.kills))
+            measure("disks", lambda: filled(world, place, options.disks, draw))
+        measure("inputs", lambda: harmed(project, place, options.inputs, draw))
+    parts = {name: part for name, part in parts.items() if part["found"]}
+    for name, text in tables(parts).items():
         print(f"\n{name}\n\n{text}")
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / "faults.json"
-    seconds = round(time.perf_counter() - started, 1)
-    path.write_text(
-        json.dumps({"machine": machine(), "seed": options.seed, "seconds": seconds, **found}, indent=1)
-    )
-    print(f"\n{seconds} s, written to {os.path.relpath(path)}")
-    return 1 if any(one["faults"] for kind in found.values() for one in kind) else 0
+    # What was not asked for keeps the figures that it has.
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(before | parts, indent=1) + "\n")
+    print(f"\nwritten to {os.path.relpath(path)}")
+    return 1 if any(one["faults"] for part in parts.values() for one in part["found"]) else 0
 
 
-def tables(found: dict[str, Any]) -> dict[str, str]:
+def tables(parts: dict[str, Any]) -> dict[str, str]:
     """What `docs/reliability.md` shows, by the name of its mark."""
     shown = {}
-    if found["kills"]:
-        shown["kills"] = table(found["kills"])
-    if found["disks"]:
-        rows = [one | {"the same in the end": "no" if one["faults"] else "yes"} for one in found["disks"]]
-        shown["disks"] = outcomes(rows, "stopped", "the same in the end")
-    if found["inputs"]:
-        shown["inputs"] = outcomes(found["inputs"], "harm", "outcome")
+    for name, part in parts.items():
+        found = part["found"]
+        if name == "kills":
+            shown[name] = table(found)
+        elif name == "disks":
+            rows = [one | {"the same in the end": "no" if one["faults"] else "yes"} for one in found]
+            shown[name] = outcomes(rows, "stopped", "the same in the end")
+        else:
+            shown[name] = outcomes(found, "harm", "outcome")
     return shown
 
 

@@ -30,7 +30,7 @@ LIMITS = (9_000, 36_000)
 def main(folder: Path) -> dict[str, Any]:
     sys.path.insert(0, str(BENCHMARKS))
     import faults
-    from _fault_world import attempt, day_states, disk_state, train
+    from _fault_world import attempt, day_states, disk_state, preload, train
     from _killing import in_child
     from pipelines.tiny import SERVICE, tiny
 
@@ -87,6 +87,7 @@ def main(folder: Path) -> dict[str, Any]:
             "whole": state["whole"],
         }
 
+    preload()
     project = folder / "project"
     in_child(lambda: str(tiny(project, service=SERVICE)), folder / "made.log")
     world = faults.World(folder, project, "s", random.Random(1), run=train, before=earlier)
