@@ -224,6 +224,26 @@ def test_postgres_arrays_of_arrays(postgres_table: DataSourceDef) -> None:
         read(postgres_table, "nested", "DOUBLE[]")
 
 
+def test_columns_that_differ_only_in_case_or_may_not_all_be_read(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = postgres_server.database()
+    postgres_server.execute(
+        'CREATE TABLE cased (id bigint, "A" int, "a" int); INSERT INTO cased VALUES (1, 10, 20);'
+        "CREATE TABLE granted (id bigint, a int, hidden int); INSERT INTO granted VALUES (1, 20, 30);"
+        "CREATE ROLE some_columns LOGIN PASSWORD 'some-columns'; GRANT SELECT (id, a) ON granted TO some_columns;"
+        "GRANT SELECT ON cased TO some_columns",
+        database,
+    )
+    url = f"postgresql://some_columns:some-columns@127.0.0.1:{postgres_server.port}/{database}"
+    monkeypatch.setenv("PG_URL_OF_SOME", url)
+    for table, what in (("cased", "differ only in case"), ("granted", "may not read this")):
+        with pytest.raises(SourceError, match=rf"{what}.*source\.query"):
+            read(DataSourceDef(database_path="${PG_URL_OF_SOME}", table_name=table), "a", "BIGINT")
+        query = f"SELECT id, a AS small FROM {table}"
+        assert read(DataSourceDef(database_path="${PG_URL_OF_SOME}", query=query), "small", "BIGINT") == [20]
+
+
 def test_enums_are_texts_also_where_they_are_ordered(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
     (
         r"permission denied for",
         "the database user may not read this",
-        "GRANT SELECT on it to the view's user",
+        "GRANT SELECT on it to the view's user, or name the columns that the user may read in source.query",
     ),
     (r"database \"[^\"]*\" does not exist", "there is no such database", "Check database_path"),
     (

@@ -32,9 +32,9 @@ _LOCK_SECONDS = 30
 #: The first time that Postgres has, and the last year that DuckDB has all of.
 _FIRST_TIME, _LAST_TIME = "'4714-11-24 (BC) 00:00:00'", "'294246-12-31 23:59:59'"
 #: A run may compute for long between two reads, and its transactions live as long as it does. Not every server has
-#: every one of these.
+#: every one of these. Only for the transaction: a pooler may hand the connection on.
 _NO_TIMEOUTS_SQL = (
-    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN "
+    "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN "
     "('idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')"
 )
 _STATE_SQL = """
@@ -119,7 +119,7 @@ class PostgresKeeper:
             attach(self._connection, place, self._alias)
             self._connection.execute("BEGIN")
             self._run(_NO_TIMEOUTS_SQL)
-            self._run(f"SET lock_timeout = '{_LOCK_SECONDS}s'")
+            self._run(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
             (row,) = self.rows(_STATE_SQL)
         except BaseException:
             self.close()
