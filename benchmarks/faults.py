@@ -105,6 +105,8 @@ class World:
         """A random moment of a stage."""
         reference = self.references[kind]
         fraction = self._draw.random()
+        if stage == WORKERS:  # which take their time to start
+            fraction = 0.4 + 1.2 * fraction
         if stage in (ANYWHERE, WORKERS):
             return Moment(stage=ANYWHERE, entry=0, fraction=fraction, seconds=reference["seconds"])
         entries = reference["stages"][stage]
