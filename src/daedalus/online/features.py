@@ -10,7 +10,6 @@ Each column comes from where it is freshest:
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,13 @@ import pyarrow.compute as pc
 from daedalus.catalog.dtypes import to_arrow
 from daedalus.catalog.model import Unset
 from daedalus.errors import DefinitionError, ExecutionError
+from daedalus.online.instants import instant_of, instant_us
 from daedalus.online.json_values import typed
 from daedalus.online.model import ReadRequest, table_of_view
-from daedalus.online.redis_store import instant_of, instant_us
 from daedalus.storage.exact_cast import cast_exactly
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Mapping
 
     from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, ServiceColumn, ViewJoin

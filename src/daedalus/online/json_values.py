@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from daedalus.errors import DefinitionError
-from daedalus.online.redis_store import instant_of, instant_us
+from daedalus.online.instants import instant_of, instant_us
 
 
 def typed(values: list[Any], kind: pa.DataType, name: str) -> pa.Array:

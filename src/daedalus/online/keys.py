@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -55,3 +55,24 @@ def slices(size: int, step: int) -> list[tuple[int, int]]:
     [(0, 2), (2, 4), (4, 5)]
     """
     return list(pairwise([*range(0, size, step), size])) if size else []
+
+
+def add_keys(names: list[bytes], prefix: bytes, keys: Sequence[pa.Array]) -> slice | list[int]:
+    """Append the keys' names; where they stand, -1 for one that cannot exist."""
+    start, texts = len(names), key_texts(keys, prefix)
+    if not any(column.null_count for column in keys):
+        names += cast("list[bytes]", texts)
+        return slice(start, len(names))
+    places = []
+    for key in texts:
+        places.append(-1 if key is None else len(names))
+        if key is not None:
+            names.append(key)
+    return places
+
+
+def picked(records: list[bytes | None], places: slice | list[int]) -> list[bytes | None]:
+    """What was found at the places that `add_keys` gave; None for a key that cannot exist."""
+    if isinstance(places, slice):
+        return records[places]
+    return [None if place < 0 else records[place] for place in places]

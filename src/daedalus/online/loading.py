@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from daedalus.online.instants import instant_us
 from daedalus.online.model import WriteCounts
-from daedalus.online.redis_store import instant_us
 
 if TYPE_CHECKING:
     import datetime as dt

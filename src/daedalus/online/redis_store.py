@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,8 @@ from daedalus.online._scripts import APPEND, PRUNE, WRITE
 from daedalus.online.connection import connect, shown_url, store_errors
 from daedalus.online.encoding import encode, order_of, tombstone
 from daedalus.online.event_rows import ordered_events
-from daedalus.online.keys import key_texts, slices
+from daedalus.online.instants import instant_us
+from daedalus.online.keys import add_keys, key_texts, picked, slices
 from daedalus.online.layout import BIAS, RecordLayout, unreadable
 from daedalus.online.model import (
     EVENT_TIME,
@@ -34,6 +34,7 @@ from daedalus.online.model import (
 from daedalus.online.reading import table_values
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -46,20 +47,6 @@ _EVENT_ROWS = 1_000
 #: Expired records stay so long for reads that say so; deleted ones, so that late rows do not bring them back.
 _GRACE_SECONDS = 86_400.0
 _DELETED_SECONDS = 30 * 86_400.0
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-def instant_us(instant: dt.datetime | None) -> int:
-    """Microseconds since 1970 of an instant; None is now, naive is UTC."""
-    if instant is None:
-        return time.time_ns() // 1000
-    since = (instant.replace(tzinfo=dt.UTC) if instant.tzinfo is None else instant) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * US + since.microseconds
-
-
-def instant_of(us: int) -> dt.datetime:
-    """The instant of so many microseconds since 1970."""
-    return _EPOCH + dt.timedelta(microseconds=us)
 
 
 class RedisOnlineStore:
@@ -251,13 +238,13 @@ class RedisOnlineStore:
         """
         names: list[bytes] = []
         places: list[slice | list[int]] = [
-            _add_keys(names, self.table_prefix(one.table), one.keys) for one in requests
+            add_keys(names, self.table_prefix(one.table), one.keys) for one in requests
         ]
         with store_errors(self.config), metrics.timed("read"):
             records, found = self._fetch(names, events)
         now, tables = instant_us(as_of), []
         for request, at in zip(requests, places, strict=True):
-            own = _picked(records, at)
+            own = picked(records, at)
             values = table_values(request, own, now, self.schema)
             metrics.count_statuses(values)
             tables.append(values)
@@ -407,26 +394,6 @@ class RedisOnlineStore:
             url=url,
             tables={name.decode(): json.loads(text) for name, text in sorted(states.items())},
         )
-
-
-def _add_keys(names: list[bytes], prefix: bytes, keys: Sequence[pa.Array]) -> slice | list[int]:
-    """Append the keys' names; where they stand, -1 for one that cannot exist."""
-    start, texts = len(names), key_texts(keys, prefix)
-    if not any(column.null_count for column in keys):
-        names += cast("list[bytes]", texts)
-        return slice(start, len(names))
-    places = []
-    for key in texts:
-        places.append(-1 if key is None else len(names))
-        if key is not None:
-            names.append(key)
-    return places
-
-
-def _picked(records: list[bytes | None], places: slice | list[int]) -> list[bytes | None]:
-    if isinstance(places, slice):
-        return records[places]
-    return [None if place < 0 else records[place] for place in places]
 
 
 def _lives(table: OnlineTable, order: NDArray[Any], now_us: int) -> NDArray[Any] | None:
