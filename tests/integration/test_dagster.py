@@ -36,6 +36,7 @@ from daedalus.platform.day_footers import check_day, day_footers
 from daedalus.platform.live import LiveProject
 from daedalus.platform.operations import OPERATIONS
 from daedalus.platform.run_queue import close_queues, start_queue
+from support.pixai import PIXAI
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dagster")]
 
@@ -84,6 +85,15 @@ def test_the_definitions_show_views_behind_a_partitioned_asset(project, made):
     assert (days[0], days[-1], len(days)) == ("2026-01-01", "2026-01-31", 31)
     steps = [node.name for node in defs.resolve_job_def(f"train_{SERVICE}").graph.iterate_op_defs()]
     assert [f"{SERVICE}_{step}" for step in ("compile", "enrich", "skeleton")] == sorted(steps)[-3:]
+
+
+def test_embedding_stores_are_no_views():
+    graph = build_definitions(PIXAI).resolve_asset_graph()
+    parents = graph.get(dg.AssetKey(["training", "dssm_ranking"])).parent_keys
+    assert {key.path[0] for key in parents} == {"views", "stores"}
+    assert {key.path[1] for key in parents if key.path[0] == "stores"} == {"artwork_embeddings"}
+    views = set(PlatformRegistry.open(PIXAI).catalog.views)
+    assert {key.path[1] for key in graph.get_all_asset_keys() if key.path[0] == "views"} == views
 
 
 def test_the_schedule_makes_the_day_before(made):

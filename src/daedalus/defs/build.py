@@ -6,8 +6,9 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from daedalus.defs.checks import checks_of
-from daedalus.defs.project import TRAINING, VIEWS, asset_key, dagster_names
+from daedalus.defs.project import STORES, TRAINING, VIEWS, asset_key, dagster_names
 from daedalus.defs.steps import training_graph
+from daedalus.pipelines.run_sources import scanned_views
 from daedalus.secrets import mask
 
 if TYPE_CHECKING:
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.model import FeatureViewDef
     from daedalus.defs.project import DagsterProject
+    from daedalus.pipelines.operators import OperatorPipeline
+    from daedalus.pipelines.settings import EmbeddingStoreConfig
 
 #: The schedule's hour, UTC: late events of the day before have come by then.
 _HOUR = 2
-_GROUPS = {VIEWS: "feature_views", TRAINING: "training_sets"}
+_GROUPS = {VIEWS: "feature_views", STORES: "embedding_stores", TRAINING: "training_sets"}
 
 
 def definitions_of(project: DagsterProject) -> dg.Definitions:
@@ -34,6 +37,7 @@ def definitions_of(project: DagsterProject) -> dg.Definitions:
     first, after = project.days()
     days = dg.DailyPartitionsDefinition(start_date=first.isoformat(), end_date=after.isoformat())
     assets: list[Any] = [view_asset(view) for _, view in sorted(catalog.views.items())]
+    assets += [store_asset(store) for store in project.registry.config(project.options).embedding_stores]
     checks, jobs, schedules = [], [], []
     for service, name in dagster_names(sorted(catalog.services)).items():
         asset = training_asset(project, service, name, days)
@@ -101,6 +105,28 @@ def view_asset(view: FeatureViewDef) -> dg.AssetSpec:
     )
 
 
+def store_asset(store: EmbeddingStoreConfig) -> dg.AssetSpec:
+    """An embedding store: `daeda store build` makes it, not Dagster."""
+    import dagster as dg
+
+    return dg.AssetSpec(
+        asset_key(STORES, store.name),
+        group_name=_GROUPS[STORES],
+        description="An embedding store.",
+        kinds={"lance"},
+        metadata={"path": mask(store.path), "dimension": store.embedding_dim},
+    )
+
+
+def inputs_of(pipeline: OperatorPipeline) -> list[tuple[str, str]]:
+    """What a pipeline reads, as (kind, name) of an asset: views, and the stores of its embeddings and its coverage."""
+    scans = [str(getattr(scan, "source_ref", "")) for scan in pipeline.by_kind("scan")]
+    stores = {ref.removeprefix("store:") for ref in scans if ref.startswith("store:")}
+    stores |= {str(getattr(one, "store_name", "")) for one in pipeline.by_kind("ray_udf_transform")}
+    views = sorted(scanned_views(pipeline))
+    return [*((VIEWS, name) for name in views), *((STORES, name) for name in sorted(stores) if name)]
+
+
 def training_asset(
     project: DagsterProject, service: str, name: str, days: dg.PartitionsDefinition[str]
 ) -> dg.AssetsDefinition:
@@ -109,12 +135,14 @@ def training_asset(
 
     config = project.registry.config(project.options)
     pipeline = project.registry.pipeline(service, config)
-    views = sorted({str(getattr(scan, "source_ref", "")) for scan in pipeline.by_kind("scan")})
-    inputs = dagster_names(views)
+    read = inputs_of(pipeline)
+    inputs = dagster_names(f"{kind}/{one}" if kind != VIEWS else one for kind, one in read)
     definition = project.registry.catalog.service(service)
     return dg.AssetsDefinition.from_graph(
         training_graph(project, service, name, tuple(inputs.values())),
-        keys_by_input_name={inputs[view]: dg.AssetKey(asset_key(VIEWS, view)) for view in views},
+        keys_by_input_name={
+            name: dg.AssetKey(asset_key(*one)) for name, one in zip(inputs.values(), read, strict=True)
+        },
         keys_by_output_name={"result": dg.AssetKey(asset_key(TRAINING, service))},
         partitions_def=days,
         group_name=_GROUPS[TRAINING],

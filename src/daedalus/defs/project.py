@@ -13,7 +13,7 @@ from daedalus.platform.registry import PlatformRegistry, RunOptions
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TRAINING, VIEWS = "training", "views"
+TRAINING, VIEWS, STORES = "training", "views", "stores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class DagsterProject:
 
 
 def asset_key(kind: str, name: str) -> list[str]:
-    """The key of a view's or a service's asset."""
+    """The key of a view's, a store's or a service's asset."""
     return [kind, name]
 
 
