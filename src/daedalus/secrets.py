@@ -42,13 +42,12 @@ _CREDENTIALS = (
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
 )
 _SECRET_VALUES = (*_CREDENTIALS, re.compile(_KEY + r"\s*=\s*[^&;\s]", re.IGNORECASE))
-#: The same within SQL, where `token = 'x'` compares a column: in a text literal, or as an option of a statement.
-_SQL_SECRETS = (
-    re.compile(r"'[^']*" + _KEY + r"\s*=\s*[^'\s&;][^']*'", re.IGNORECASE),
-    re.compile(
-        r"\b(?:password|secret|secret_key|key_id|private_key|session_token)\s*(?:=>|:=)?\s+'[^']+'",
-        re.IGNORECASE,
-    ),
+#: The same within SQL, where `token = 'x'` compares a column: in a text literal (a pattern for LIKE is none), or as
+#: an option of a statement.
+_SQL_LITERAL = re.compile(r"'((?:[^']|'')*)'")
+_IN_LITERAL = re.compile(_KEY + r"\s*=\s*'?[^'&;\s%]", re.IGNORECASE)
+_SQL_OPTION = re.compile(
+    r"\b(?:password|secret|secret_key|key_id|private_key|session_token)\s*(?:=>|:=)?\s+'[^']+'", re.IGNORECASE
 )
 #: Names and paths are words between separators; keys and tokens are one long run of letters and digits.
 _OPAQUE = re.compile(r"[A-Za-z0-9+=]{24,}")
@@ -97,7 +96,10 @@ def sql_holds_secret(sql: str) -> bool:
     True
     """
     bare = ENV_REFERENCE.sub("", sql)
-    return any(pattern.search(bare) for pattern in (*_CREDENTIALS, *_SQL_SECRETS))
+    literals = (literal[1].replace("''", "'") for literal in _SQL_LITERAL.finditer(bare))
+    return any(pattern.search(bare) for pattern in (*_CREDENTIALS, _SQL_OPTION)) or any(
+        map(_IN_LITERAL.search, literals)
+    )
 
 
 def remember_secret(value: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daedalus import secrets
-from daedalus.secrets import looks_like_secret, mask, remember_secret
+from daedalus.secrets import looks_like_secret, mask, remember_secret, sql_holds_secret
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,19 @@ def test_a_resolved_value_is_hidden_unless_everything_is_made_of_it(monkeypatch:
     assert (
         mask("postgres postgresql://u abc p@ss/word p%40ss%2Fword") == "postgres postgresql://u abc *** ***"
     )
+
+
+@pytest.mark.parametrize(
+    ("sql", "holds"),
+    [
+        ("SELECT * FROM dblink('host=h password=hunter2', 'SELECT 1')", True),
+        ("SELECT * FROM dblink('host=h password = ''hunter2''', 'SELECT 1')", True),
+        ("SELECT * FROM dblink('postgresql://u:1/hunter2@h/d', 'SELECT 1')", True),
+        ("SELECT * FROM f(password => 'hunter2')", True),
+        ("SELECT * FROM dblink('host=h password=${PW}', 'SELECT 1')", False),
+        ("SELECT * FROM a JOIN b ON a.kind = 'x' AND a.token = b.token AND b.kind = 'y'", False),
+        ("SELECT * FROM t WHERE url LIKE '%token=%' AND token = 'x'", False),
+    ],
+)
+def test_credentials_in_sql(sql: str, holds: bool) -> None:
+    assert sql_holds_secret(sql) is holds
