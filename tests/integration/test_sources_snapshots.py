@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from daedalus.errors import SourceError
@@ -16,6 +17,10 @@ from daedalus.pipelines.executor import run_pipeline
 from daedalus.pipelines.records import lake_pins, source_items
 from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import RunSources
+from daedalus.platform import PlatformRegistry
+from daedalus.platform.materialization import materialize
+from daedalus.platform.records import list_runs
+from daedalus.platform.reproduction import reproduce_run
 from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, events, users
 from support.backends import DuckLake, ObjectStore, Postgres, open_view
 from support.project import Project, Run, write_project
@@ -162,6 +167,25 @@ def test_a_lake_run_is_repeated_at_its_snapshot(tmp_path: Path) -> None:
         root = tmp_path / next(iter(pinned))
         other = project_over_lake(root, lake, pinned)
         assert other.run("s", [DAYS[0]]).hashes == first.hashes
+
+
+def test_a_materialization_of_a_lake_is_made_again_at_its_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = DuckLake(tmp_path, "sqlite")
+    project = project_over(tmp_path, lake)
+    monkeypatch.chdir(project.root)
+    registry = PlatformRegistry.open()
+    materialize(registry, "s", as_of="2026-05-13")
+    with lake.connect() as connection:
+        connection.register("late", events([LATE]))
+        connection.execute("INSERT INTO lake.events SELECT * FROM late")
+    newer = materialize(registry, "s", as_of="2026-05-13", output="newer")
+    assert 99 in pq.read_table(f"{newer.path}/part-0-0.parquet", partitioning=None)["artwork_id"].to_pylist()
+    first, second = list_runs(registry)[::-1]
+    for run in (first, second):
+        found = reproduce_run(registry, run["run_id"])
+        assert (found.same, found.causes) == (True, ())
 
 
 def project_over_lake(root: Path, lake: DuckLake, snapshot: dict[str, Any]) -> Project:
