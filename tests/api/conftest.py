@@ -74,7 +74,7 @@ class Server:
         return self.process.wait(90)
 
 
-def until(true: Callable[[], Any], seconds: float = 60, every: float = 0.01) -> Any:
+def until(true: Callable[[], Any], seconds: float = 180, every: float = 0.01) -> Any:
     """What `true` returns, once it is something."""
     ends = time.monotonic() + seconds
     while not (found := true()):

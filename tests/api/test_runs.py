@@ -132,7 +132,7 @@ def test_sigterm_ends_server_and_runs(tmp_path: Path) -> None:
         os.kill(server.process.pid, signal.SIGTERM)
         until(lambda: is_signalled(process))
         process.send_signal(signal.SIGCONT)
-        assert server.process.wait(60) == 0
+        assert server.process.wait(90) == 0
     ends = {run_id: server.store.find(run_id).status, waits: server.store.find(waits).status}
     assert ends == {run_id: RunStatus.INTERRUPTED, waits: RunStatus.INTERRUPTED}
     assert not psutil.pid_exists(process.pid)

@@ -81,7 +81,7 @@ def http_server(project, environment, *, token=""):
             yield f"http://127.0.0.1:{port}/mcp"
         finally:
             server.terminate()
-            out, _ = server.communicate(timeout=30)
+            out, _ = server.communicate(timeout=90)
     assert out == b""
     assert server.returncode == 0
 
@@ -91,7 +91,7 @@ def listens(port):
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition, server, seconds=60):
+def wait_until(condition, server, seconds=180):
     ends = time.monotonic() + seconds
     while not condition():
         assert server.poll() is None, server.stderr.read()
@@ -176,7 +176,7 @@ async def day_is_made(session, day):
     started = await session.call_tool("runs_materialize_partition", {"service": SERVICE, "partition": day})
     assert not started.is_error, started
     run_id = started.structured_content["run_id"]
-    with anyio.fail_after(60):
+    with anyio.fail_after(180):
         while True:
             run = (await session.call_tool("runs_get", {"run_id": run_id})).structured_content
             if run["status"] not in {"queued", "running"}:
@@ -278,7 +278,7 @@ sys.exit(main(["mcp"]))
         while status in {"queued", "running"}:
             time.sleep(0.1)
             status = call("runs_get", run_id=run_id)["status"]
-        left, printed = server.communicate(timeout=30)
+        left, printed = server.communicate(timeout=90)
     assert status == "succeeded"
     assert left == ""
     assert server.returncode == 0
@@ -293,7 +293,7 @@ def test_a_terminated_server_interrupts_its_runs(project, environment):
         refused = call("runs_materialize_partition", **day)
         assert (refused["code"], refused["data"]["run_id"]) == (-32006, run_id)
         server.terminate()
-        assert server.wait(30) == 0
+        assert server.wait(90) == 0
     assert show_run(PlatformRegistry.open(), run_id)["status"] == "interrupted"
     folder = project / "data/training_output" / SERVICE / "skeleton"
     assert not list(folder.glob("*2026-01-10*"))

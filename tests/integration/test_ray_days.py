@@ -291,7 +291,7 @@ def test_secrets_reach_the_tasks_and_no_log(project: Project, cluster: Cluster, 
 
 def _await(path: Path) -> None:
     """Until the file is there."""
-    for _ in range(3000):
+    for _ in range(18_000):
         if path.exists():
             return
         threading.Event().wait(0.01)

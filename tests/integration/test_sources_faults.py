@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from support.servers import PostgresServer, S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sources")]
-BOUND_SECONDS = 60.0
+BOUND_SECONDS = 150.0
 WRONG = "wr0ng-p$ss"
 
 

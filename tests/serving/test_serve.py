@@ -177,7 +177,7 @@ def test_the_command_serves_until_it_is_told_to_stop(project: Project) -> None:
         assert 'statements_total{outcome="answered"} 1.0' in text
     finally:
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=90)
     assert process.returncode == 0
     entries = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert [one["event"] for one in entries] == ["login refused", "answered"]  # the first is its own check

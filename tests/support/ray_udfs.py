@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LONG = 60.0
+LONG = 240.0
 
 
 def _place() -> Path:
