@@ -173,6 +173,8 @@ HOSTILE = [
     f"SELECT count(*) FROM ranking WHERE lower('{'a' * 400}') NOT ILIKE '%{'a' * 90}%b'",
     f"SELECT count(*) FROM ranking WHERE '{'a' * 400}' LIKE ('{'%_a' * 12}' || user_id::VARCHAR)",
     f"SELECT count(*) FROM ranking WHERE '{'a' * 400}' LIKE '{'%a' * 12}!b' ESCAPE '!'",
+    f"SELECT count(*) FROM ranking WHERE contains('{'a' * 40_000}' || user_id::VARCHAR, '{'a' * 15_000}b')",
+    f"SELECT count(*) FROM ranking WHERE '{'a' * 40_000}' || user_id::VARCHAR LIKE '%{'a' * 15_000}b%'",
     "SELECT count(*) FROM ranking WHERE 'aaaa' SIMILAR TO '((a*)*)*b'",
     "SELECT count(*) FROM ranking WHERE 'aaaa' GLOB '*a*a*a*b'",
     "SELECT count(*) FROM ranking WHERE 'aaaa' ~ '(a+)+b'",

@@ -27,7 +27,7 @@ _DEEPEST = 64
 _MOST_NODES = 50_000
 _MOST_ITEMS = 2_000
 _MOST_TERMS = 100
-_LONGEST_PATTERN = 100
+_LONGEST_PATTERN = 200
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff]"
 )
@@ -283,24 +283,40 @@ def _called(node: Node) -> list[Node]:
     children: list[Node] = node["children"]
     if name in allowed.PATTERNS:
         _check_pattern(*children, plain=name in allowed.PLAIN_PATTERNS)
+    if name == "contains":
+        found = _text_below(children[1])
+        _require(
+            found <= _LONGEST_PATTERN, f"what contains looks for is longer than {_LONGEST_PATTERN} characters"
+        )
     return children
 
 
 def _check_pattern(text: Node, pattern: Node, *, plain: bool) -> None:
     """LIKE and its kin: DuckDB goes back at each `%`, for years if need be, and no time limit reaches into a row.
 
-    Alone a constant pattern of LIKE without `_` is found from left to right, whatever it holds.
+    Only a constant pattern of LIKE without `_` is found from left to right.
     """
     held = pattern["value"]["value"] if pattern["class"] == "CONSTANT" else None
     _require(isinstance(held, str), "a pattern is a constant text", "Use contains, starts_with or =")
+    short = len(str(held)) <= _LONGEST_PATTERN
+    _require(short, f"a pattern has at most {_LONGEST_PATTERN} characters", "Use starts_with or =")
     if plain and "_" not in str(held):
         return
-    short = len(str(held)) <= _LONGEST_PATTERN and str(held).rstrip("%").count("%") <= 1
     _require(
-        short and text["class"] == "COLUMN_REF",
-        f"ILIKE, and LIKE with _, take a column and at most {_LONGEST_PATTERN} characters, one % before the last",
+        str(held).rstrip("%").count("%") <= 1 and text["class"] == "COLUMN_REF",
+        "ILIKE, and LIKE with _, take a column and one % before the last",
         "Use lower and LIKE without _, or contains",
     )
+
+
+def _text_below(node: Any) -> int:
+    """Characters of all texts in an expression."""
+    if isinstance(node, dict):
+        if node.get("class") == "CONSTANT":
+            held = node["value"].get("value")
+            return len(held) if isinstance(held, str) else 0
+        return sum(_text_below(one) for one in node.values())
+    return sum(_text_below(one) for one in node) if isinstance(node, list) else 0
 
 
 def _check_type(dtype: Node, depth: int = 0) -> None:
