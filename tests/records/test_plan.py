@@ -123,3 +123,21 @@ def test_a_changed_embedding_column_keeps_the_skeleton(enriched: Trained) -> Non
     found = plan(enriched)
     assert {(day.stage, day.columns) for day in found.writes} == {("enrich", ("image",))}
     assert planned(found) == done(enriched.train())
+
+
+def test_changed_code_of_an_embedding_function_is_seen(enriched: Trained, monkeypatch) -> None:
+    specs = [AGGREGATIONS["enrichment_specs"][0] | {"udf_name": "my_udfs:mine"}]
+    (enriched.root / "config/training/aggregations.yaml").write_text(
+        yaml.safe_dump(AGGREGATIONS | {"enrichment_specs": specs})
+    )
+    module = enriched.root / "my_udfs.py"
+    text = "from daedalus.pipelines.enrich_udfs import lookup_embedding_udf as mine\n"
+    module.write_text(text)
+    monkeypatch.syspath_prepend(str(enriched.root))
+    enriched.train()
+    assert plan(enriched).writes == ()
+    module.write_text(f"{text}# the same, or not: who knows\n")
+    found = plan(enriched)
+    assert {(day.stage, day.columns) for day in found.writes} == {("enrich", ("image",))}
+    assert "column image changed (code " in found.writes[0].reason
+    assert planned(found) == done(enriched.train())
