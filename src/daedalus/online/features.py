@@ -76,6 +76,15 @@ class OnlineService:
         self._table = table
         self._rolling = rolling
         self._spine = catalog.view(service.spine)
+        # Worked out once: a read of one entity is short beside it.
+        self._spine_types = {one.name: to_arrow(one.dtype) for one in self._spine.fields}
+        self._schema = {name: to_arrow(dtype) for name, dtype in (*table.layout.keys, *table.layout.fields)}
+        contract = {column.name: column for column in service.columns}
+        names = [name for name in contract if name in self._schema] or list(self._schema)
+        self._contract = tuple((name, contract.get(name)) for name in names)
+        self._needed = dict.fromkeys(table.keys, "the service's rows are found by it")
+        if rolling is not None:
+            self._needed = rolling.request_columns() | self._needed
         rewritten = {step.column for step in service.curation}
         self._joins: dict[str, tuple[ViewJoin, OnlineTable]] = {}
         self._live: dict[str, tuple[str, str]] = {}
@@ -119,16 +128,15 @@ class OnlineService:
         return pa.table(columns)
 
     def _type(self, name: str) -> pa.DataType:
-        if not self._spine.has_field(name):
+        if name not in self._spine_types:
             from daedalus.errors import did_you_mean
 
-            known = [one.name for one in self._spine.fields]
             raise DefinitionError(
                 f"the spine {self._spine.name} has no column {name!r}",
                 where=f"service {self._service.name}, request",
-                hint=did_you_mean(name, known),
+                hint=did_you_mean(name, list(self._spine_types)),
             )
-        return to_arrow(self._spine.field(name).dtype)
+        return self._spine_types[name]
 
     def get(self, rows: pa.Table, *, as_of: dt.datetime | None = None) -> OnlineFeatures:
         """The columns for these entities, in one round trip; in two where rolling specs read static columns.
@@ -162,12 +170,7 @@ class OnlineService:
         return self._assembled(rows, own, dict(zip(aliases, views, strict=True)), rolling, now)
 
     def _checked(self, rows: pa.Table) -> pa.Table:
-        needed = dict.fromkeys(self._table.keys, "the service's rows are found by it")
-        if self._rolling is not None:
-            needed |= {
-                name: why for name, why in self._rolling.request_columns().items() if name not in needed
-            }
-        for name, why in needed.items():
+        for name, why in self._needed.items():
             if name not in rows.column_names:
                 raise DefinitionError(
                     f"the request lacks {name!r}: {why}", where=f"service {self._service.name}, request"
@@ -183,27 +186,24 @@ class OnlineService:
         rolling: Mapping[str, pa.Array],
         now: int,
     ) -> OnlineFeatures:
-        contract = {column.name: column for column in self._service.columns}
-        schema = {
-            name: to_arrow(dtype) for name, dtype in (*self._table.layout.keys, *self._table.layout.fields)
-        }
+        values = {alias: one.values for alias, one in views.items()}
+        asked = set(rows.column_names)
         origins: dict[str, str] = {}
         columns: dict[str, pa.Array] = {}
-        for name in [one for one in contract if one in schema] or list(schema):
-            column = contract.get(name)
+        for name, column in self._contract:
             ref = column.ref if column is not None else None
             alias, field = self._live.get(name, ("", ""))
             if ref is not None and ref.view == "rolling" and ref.column in rolling:
                 value, origins[name] = rolling[ref.column], "events"
-            elif alias in views:
-                value, origins[name] = views[alias].values.column(field), f"view {self._joins[alias][0].view}"
-            elif ref is not None and ref.view == self._spine.name and ref.column in rows.column_names:
+            elif alias in values:
+                value, origins[name] = values[alias].column(field), f"view {self._joins[alias][0].view}"
+            elif ref is not None and ref.view == self._spine.name and ref.column in asked:
                 value, origins[name] = rows.column(ref.column), "request"
             elif name in self._table.keys:
                 value, origins[name] = rows.column(name), "request"
             else:
                 value, origins[name] = own.values.column(name), "service"
-            columns[name] = _cast(_filled(value, column), schema[name], name)
+            columns[name] = _cast(_filled(value, column), self._schema[name], name)
         return OnlineFeatures(
             service=self._service.name,
             version=self._service.version,
