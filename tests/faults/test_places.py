@@ -116,6 +116,7 @@ def test_folders_of_the_living_stay_and_those_of_the_dead_go(tmp_path: Path) -> 
         (tmp_path / "x-dead" / ".lock").touch()
         (tmp_path / "x-foreign").mkdir()  # without a lock, so none of ours
         sweep(tmp_path, "x-")
+        assert mine.stat().st_mode & 0o777 == 0o700
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, "x-foreign"])
         with (mine / ".lock").open() as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -63,7 +63,7 @@ def _make(base: Path, prefix: str) -> tuple[Path, int]:
     """A folder that is locked before it gets the name by which it can be found."""
     name = f"{prefix}{uuid.uuid4().hex[:8]}"
     making = base / f".making-{name}"
-    making.mkdir()
+    making.mkdir(mode=0o700)  # in a folder that all share, what is spilled is nobody else's business
     lock = os.open(making / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _taken(lock)
