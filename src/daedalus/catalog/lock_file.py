@@ -68,7 +68,7 @@ _ENTRIES: dict[str, dict[str, Any]] = {
     "content_filter": _STEP,
 }
 _OF_TEXTS = ("reads", "on", "keys")
-_RESTORE = "Take the committed file back (git checkout -- {name}), or write it anew: daeda registry lock"
+_RESTORE = "Take the committed file back (git checkout -- {name}), or remove it and make it anew: daeda registry lock"
 #: Sections whose entries stand on one line each.
 _INLINE_DEPTH = 4
 

@@ -243,11 +243,12 @@ def _end_badly(run: RunRecorder, error: BaseException) -> None:
 
 
 def run_holding(store: MetadataStore, service: str, day: str, *, but: str = "") -> StoredRun | None:
-    """The run under way that makes this day of a service; None when there is none here."""
+    """The run under way that makes this day, or this instant, of a service; None when there is none here."""
     for run in store.runs(service=service, limit=_RUNS_LOOKED_AT):
         request = run.facts.get("request", {})
-        days = request.get("target_dates")
-        if run.run_id != but and not run.status.is_over and days is not None and (not days or day in days):
+        days, instant = request.get("target_dates"), str(request.get("as_of", ""))
+        holds = (days is not None and (not days or day in days)) or instant.removesuffix("+00:00") == day
+        if run.run_id != but and not run.status.is_over and holds:
             return run
     return None
 
