@@ -33,6 +33,7 @@ class Block:
         columns: which of the group's; None takes the first `size`.
         stride: values from one column to the next, a multiple of 8 bytes.
         bits: booleans, which Arrow has as bits.
+        places: where each begins in a record.
     """
 
     group: str
@@ -41,6 +42,14 @@ class Block:
     size: int
     stride: int
     bits: bool
+    places: tuple[int, ...]
+
+    def of_one(self, head: bytes) -> bytes:
+        """The columns of one record: its own bytes, a boolean's byte being its first bit."""
+        if self.width >= 8:
+            return head[self.places[0] : self.places[-1] + self.width]
+        pad = bytes(8 - self.width)
+        return b"".join([head[at : at + self.width] + pad for at in self.places])
 
     def taken(self, head: NDArray[Any]) -> NDArray[Any]:
         """The columns of all records."""
@@ -127,6 +136,7 @@ class Decoder:
             slots = [self.layout.slots[at] for at in places]
             columns = [slot.at for slot in slots]
             plain = columns == list(range(len(columns)))
+            start = int((self.layout.dtype.fields or {})[f"w{width}"][1])
             blocks.append(
                 Block(
                     group=f"w{width}",
@@ -135,6 +145,7 @@ class Decoder:
                     size=len(columns),
                     stride=stride,
                     bits=bits,
+                    places=tuple(start + width * column for column in columns),
                 )
             )
             for at in places:

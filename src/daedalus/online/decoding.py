@@ -37,11 +37,12 @@ class Decoded:
         heads: their fixed parts, already apart.
     """
 
-    __slots__ = ("_records", "head", "layout")
+    __slots__ = ("_heads", "_records", "head", "layout")
 
     def __init__(self, layout: RecordLayout, records: Sequence[bytes], heads: bytes) -> None:
         self.layout = layout
         self._records = records
+        self._heads = heads
         self.head: NDArray[Any] = np.frombuffer(heads, layout.dtype)
 
     @classmethod
@@ -68,7 +69,7 @@ class Decoded:
                 [pa.array([], one.type) for one in layout.slots], schema=layout.schema
             )
         decoder = decoder_of(layout)
-        message = Message(decoder.plan(count), self.head)
+        message = Message(decoder.plan(count), self.head, self._heads)
         valid = self._validity(shown)
         if valid is not None:
             message.put_validity(decoder, valid)
@@ -145,10 +146,15 @@ class Message:
 
     __slots__ = ("buffers", "count", "nodes", "parts", "size")
 
-    def __init__(self, plan: Plan, head: NDArray[Any]) -> None:
+    def __init__(self, plan: Plan, head: NDArray[Any], heads: bytes) -> None:
         self.count = plan.count
         self.nodes, self.buffers = list(plan.nodes), list(plan.buffers)
-        self.parts: list[Any] = [block.taken(head) for block in plan.blocks]
+        # Of one record nothing needs to be turned, and NumPy would take longest to say so.
+        self.parts: list[Any] = (
+            [block.of_one(heads) for block in plan.blocks]
+            if plan.count == 1
+            else [block.taken(head) for block in plan.blocks]
+        )
         self.size = plan.size
 
     def put(self, buffer: int, data: Any, size: int) -> None:

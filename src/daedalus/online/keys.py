@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+#: From so many rows on, NumPy is the shorter way to Python's numbers.
+_FEW = 32
+
+
 def key_texts(columns: Sequence[pa.Array | pa.ChunkedArray], prefix: bytes = b"") -> list[bytes | None]:
     """The keys of rows as bytes, one for each combination of values; None where a part is NULL.
 
@@ -35,9 +39,9 @@ def _parts(column: pa.Array | pa.ChunkedArray, prefix: bytes) -> list[bytes | No
     kind = column.type
     if pa.types.is_integer(kind):
         form = prefix.replace(b"%", b"%%") + b"%d"
-        if not column.null_count:
-            return [form % one for one in np.asarray(column).tolist()]
-        return [None if one is None else form % one for one in column.to_pylist()]
+        if column.null_count or len(column) < _FEW:
+            return [None if one is None else form % one for one in column.to_pylist()]
+        return [form % one for one in np.asarray(column).tolist()]
     if pa.types.is_timestamp(kind):
         return _parts(column.cast(pa.int64()), prefix)
     plain = [
