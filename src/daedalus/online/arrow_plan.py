@@ -130,13 +130,14 @@ class Decoder:
         nodes = [count, 0] * self._nodes
         buffers = [0, 0] * self._buffers
         blocks, size = [], 0
+        fields: Any = self.layout.dtype.fields
         for (width, bits), places in self._groups().items():
             own = -(-count // 8) if bits else count
             stride = own + -own % max(8 // width, 1)
             slots = [self.layout.slots[at] for at in places]
             columns = [slot.at for slot in slots]
             plain = columns == list(range(len(columns)))
-            start = int((self.layout.dtype.fields or {})[f"w{width}"][1])
+            start = int(fields[f"w{width}"][1])
             blocks.append(
                 Block(
                     group=f"w{width}",
