@@ -136,6 +136,7 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
 @pytest.mark.parametrize("seed", range(8))
 def test_they_are_those_of_sql(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = project_of(tmp_path, seed)
+    monkeypatch.setattr(day_lookups.os, "cpu_count", lambda: 1 + seed % 3)  # one after another, side by side
     monkeypatch.setattr(lookup_versions, "_MANY", 0)
     joined = project.run("s", [DAY], output_root=str(tmp_path / "joined"))
     monkeypatch.setattr(lookup_versions, "_MANY", 1_000)
