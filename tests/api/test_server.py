@@ -20,6 +20,7 @@ from daedalus.api.server import access_for, launcher_for
 from daedalus.errors import DefinitionError, ExecutionError, ParameterError
 from daedalus.platform.live import LiveProject
 from daedalus.platform.operations import OPERATIONS
+from daedalus.platform.run_queue import close_queues
 from support.servers import free_port
 
 if TYPE_CHECKING:
@@ -289,6 +290,18 @@ def test_runs_via_a_dagster_that_does_not_answer(
     with pytest.raises(ParameterError, match="outside"):
         launcher.submit(project.current(), SERVICE, dt.date(2020, 1, 5))
     launcher.close()
+    # A program that calls the operations itself goes the same way, and asks there for runs that are not ours.
+    unknown = {"run_id": "0b1f3f0a-5a53-4c56-9d1c-000000000000"}
+    for name, params in (
+        ("runs.materialize_partition", {"service": SERVICE, "partition": "2026-01-05"}),
+        ("runs.get", unknown),
+        ("runs.cancel", unknown),
+    ):
+        with pytest.raises(ExecutionError, match="Dagster does not answer"):
+            OPERATIONS[name].call(project.current(), params)
+    with pytest.raises(ParameterError, match="unknown run"):
+        OPERATIONS["runs.get"].call(project.current(), {"run_id": "nobody"})
+    close_queues()
 
 
 def test_host_headers_that_name_nothing() -> None:

@@ -14,8 +14,9 @@ from daedalus.api.app import Limits, create_app
 from daedalus.api.guard import Access, is_loopback
 from daedalus.errors import DefinitionError, ExecutionError, MissingExtraError
 from daedalus.metadata.plain import cleaned
+from daedalus.platform import run_queue
 from daedalus.platform.live import LiveProject
-from daedalus.platform.run_queue import ElsewhereLauncher, RunQueue, start_queue
+from daedalus.platform.run_queue import start_queue
 from daedalus.secrets import mask, remember_secret
 
 if TYPE_CHECKING:
@@ -139,13 +140,7 @@ def run_until_told(
 
 def launcher_for(project: LiveProject, workers: int, queue_size: int) -> RunLauncher:
     """What does the runs: processes of this server, or Dagster where the configuration says so."""
-    if project.current().config().runs_via == "queue":
-        return RunQueue(workers=workers, capacity=queue_size)
-    from daedalus.platform.dagster_client import launch_partition
-    from daedalus.platform.runs import dagster_url
-
-    url = dagster_url()
-    return ElsewhereLauncher(lambda service, day: launch_partition(url, service, day))
+    return run_queue.launcher_for(project.current(), workers=workers, capacity=queue_size)
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

@@ -265,11 +265,22 @@ def start_queue(registry: PlatformRegistry, launcher: RunLauncher) -> RunLaunche
 
 
 def queue_of(registry: PlatformRegistry) -> RunLauncher:
-    """What starts the project's runs in this process: a queue for one at a time unless something else is set."""
+    """What starts the project's runs in this process: as configured, one at a time, unless something else is set."""
     with _launchers_lock:
         if registry.project_root not in _launchers:
-            _launchers[registry.project_root] = RunQueue()
+            _launchers[registry.project_root] = launcher_for(registry)
         return _launchers[registry.project_root]
+
+
+def launcher_for(registry: PlatformRegistry, *, workers: int = 1, capacity: int = 32) -> RunLauncher:
+    """What does the project's runs: processes of this one, or Dagster where `runs_via` says so."""
+    if registry.config().runs_via == "queue":
+        return RunQueue(workers=workers, capacity=capacity)
+    from daedalus.platform.dagster_client import launch_partition
+    from daedalus.platform.runs import dagster_url
+
+    url = dagster_url()
+    return ElsewhereLauncher(lambda service, day: launch_partition(url, service, day))
 
 
 def close_queues() -> None:
