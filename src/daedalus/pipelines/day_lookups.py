@@ -92,6 +92,7 @@ class LookupStream(DayStream):
         self._plan = plan
         self._most = int(resources.memory * _SHARE)
         self._memory = MemoryShare(self._most)
+        self._chunk_bytes = min(_CHUNK_BYTES, resources.streaming // 8)
         self._rows: pa.Table | None = None
         self._columns_of_rows: dict[str, str] = {}
         self._found: list[FoundVersions] = []
@@ -111,7 +112,7 @@ class LookupStream(DayStream):
         self._found = self._versions_of(lookups)
         if not self._tail:
             width = sum(found.width for found in self._found)
-            most = max(self._rows_per_chunk, int(_CHUNK_BYTES / max(width, 1)))
+            most = max(self._rows_per_chunk, int(self._chunk_bytes / max(width, 1)))
             self._rows_per_chunk = min(self._rows_per_chunk * _CHUNKS, most)
 
     def _versions_of(self, lookups: Sequence[Lookup]) -> list[FoundVersions]:
