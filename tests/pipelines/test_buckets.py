@@ -133,3 +133,20 @@ def test_rows_dealt_out_come_together_again(seed: int, tmp_path: Path) -> None:
     joined.close()
     read_rows(paths[0])
     assert not paths[0].exists()
+
+
+def test_lists_of_shorter_windows_are_spilled_as_lengths_alone(
+    pixai: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: dict[str, pa.DataType] = {}
+    open_writer = SpillFolder.writer
+
+    def note(self: SpillFolder, schema: pa.Schema) -> SpillWriter:
+        kinds.update({field.name: field.type for field in schema})
+        return open_writer(self, schema)
+
+    monkeypatch.setattr(SpillFolder, "writer", note)
+    monkeypatch.setattr(day_resources, "BUCKETS", 2)
+    _hash(pixai, tmp_path, "dssm_ranking", engine="kernel")
+    assert {name for name, kind in kinds.items() if name.endswith("_7d") and pa.types.is_list(kind)}
+    assert kinds["like_artwork_tack_ids_1d"] == kinds["view_artwork_ids_3d"] == pa.int32()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -17,8 +15,10 @@ from daedalus.catalog.aggregation import AggregationSpec
 from daedalus.compute.checks import check_specs, output_field
 from daedalus.compute.conditions import Session, condition_fragment
 from daedalus.compute.finders import DuckDBFinder, KernelFinder, PolarsFinder
+from daedalus.compute.lists import list_lengths
 from daedalus.compute.operations import compute_rows
 from daedalus.compute.view import View
+from daedalus.compute.windows import ends_of_another, widest_of
 from daedalus.compute.workspace import Workspace
 from daedalus.errors import DefinitionError, did_you_mean
 
@@ -208,6 +208,14 @@ class Aggregation:
         """One array per spec, for the spine rows at `places`; None is all of them."""
         return self._each(lambda view: compute_rows(view, places), self._views)
 
+    def spilled(self, places: NDArray[np.int64]) -> list[pa.Array]:
+        """As `columns`, with lengths for the lists that `windows.restored` makes of longer ones."""
+        ends = ends_of_another([view.spec for view in self._views])
+        return self._each(
+            lambda at: (list_lengths if at in ends else compute_rows)(self._views[at], places),
+            range(len(self._views)),
+        )
+
     def _each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """The work done on every item. Compiled loops and Arrow let go of the interpreter's lock."""
         if min(self._threads, len(items)) < 2:
@@ -218,14 +226,8 @@ class Aggregation:
 
 def _find_widest(views: Sequence[View]) -> None:
     """Tell views whose specs are equal but for the window which of them sees furthest back."""
-    alike: dict[AggregationSpec, list[View]] = {}
-    for view in views:
-        alike_key = replace(view.spec, name="_", window_days=None)
-        alike.setdefault(alike_key, []).append(view)
-    for members in alike.values():
-        widest = max(members, key=lambda view: math.inf if (days := view.spec.window_days) is None else days)
-        for view in members:
-            view.share(widest)
+    for view, widest in zip(views, widest_of([view.spec for view in views]), strict=True):
+        view.share(views[widest])
 
 
 def _threads(config: Mapping[str, Any] | None) -> int:

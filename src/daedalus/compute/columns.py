@@ -209,6 +209,9 @@ def dense_numbers(columns: Sequence[Sequence[pa.Array]]) -> tuple[list[NDArray[n
     count = 1
     for arrays in columns:
         parts = joint_keys(arrays)
+        near = _near_numbers(parts, len(total)) if len(columns) == 1 else None
+        if near is not None:
+            return near
         keys = pa.array(np.concatenate([part.keys for part in parts]))
         encoded = keys.dictionary_encode()
         # Both factors are below 2**31, so the product fits.
@@ -218,3 +221,21 @@ def dense_numbers(columns: Sequence[Sequence[pa.Array]]) -> tuple[list[NDArray[n
         valid &= np.concatenate([part.valid for part in parts])
     total[~valid] = -1
     return list(np.split(total.astype(np.int32), np.cumsum(sizes)[:-1])), count
+
+
+def _near_numbers(parts: Sequence[Keys], rows: int) -> tuple[list[NDArray[np.int32]], int] | None:
+    """Keys that lie close together, counted from the lowest; None for others, which a hash table numbers."""
+    known = [part.keys if part.valid.all() else part.keys[part.valid] for part in parts]
+    ends = [int(end) for keys in known if len(keys) for end in (keys.min(), keys.max())]
+    if not ends:
+        return [np.full(len(part.keys), -1, np.int32) for part in parts], 1
+    low, count = min(ends), max(ends) - min(ends) + 1
+    if count > 2 * rows or count > np.iinfo(np.int32).max:
+        return None
+    numbers = [
+        np.where(part.valid, part.keys - low, -1).astype(np.int32)
+        if len(keys) < len(part.keys)
+        else (part.keys - low).astype(np.int32)
+        for part, keys in zip(parts, known, strict=True)
+    ]
+    return numbers, count

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from daedalus.catalog.aggregation import Operation
 from daedalus.compute import columns
 from daedalus.errors import ExecutionError
 
@@ -48,15 +50,33 @@ def _contiguous(view: View, source: NDArray[Any]) -> pa.Array:
 def _without_own(view: View, source: NDArray[Any]) -> pa.Array:
     from daedalus.compute import _kernels
 
-    low, high = view.ends.low, view.ends.high
-    keys, jump = view.keys(), view.jump()
-    own, has_own = view.own_arrays()
-    lengths, exact = np.empty(view.size, np.int32), np.empty(view.size, np.bool_)
-    _kernels.count_others(keys, jump, low, high, own, has_own, view.limit, lengths, exact)
+    lengths, exact = _counted_without_own(view)
     offsets = _offsets(lengths, view.spec.where)
     out = np.empty(offsets[-1], source.dtype)
-    _kernels.copy_others(source, keys, jump, high, own, exact, offsets, out)
+    own, _ = view.own_arrays()
+    _kernels.copy_others(source, view.keys(), view.jump(), view.ends.high, own, exact, offsets, out)
     return _list_array(view, offsets, out)
+
+
+def _counted_without_own(view: View) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """How many rows are kept, and whether none of them was left out."""
+    from daedalus.compute import _kernels
+
+    low, high = view.ends.low, view.ends.high
+    own, has_own = view.own_arrays()
+    lengths, exact = np.empty(view.size, np.int32), np.empty(view.size, np.bool_)
+    _kernels.count_others(view.keys(), view.jump(), low, high, own, has_own, view.limit, lengths, exact)
+    return lengths, exact
+
+
+def list_lengths(view: View, places: NDArray[np.int64]) -> pa.Array:
+    """How long the lists of some spine rows are, without making them."""
+    if view.spec.operation is Operation.FLATTEN_DISTINCT:
+        return pa.array(_recent(view, places).lengths)
+    some = view.rows(places)
+    if some.own is not None:
+        return pa.array(_counted_without_own(some)[0])
+    return pa.array(np.minimum(some.ends.high - some.ends.low, np.int32(some.limit)))
 
 
 def _offsets(lengths: NDArray[np.int32], where: str) -> NDArray[np.int32]:
@@ -101,11 +121,31 @@ def as_lists(items: pa.Array, offsets: NDArray[np.int32]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), items, type=kind)
 
 
-def flatten_distinct(view: View, places: NDArray[np.int64] | None = None) -> pa.Array:
-    """The most recently seen distinct elements of every spine row's lists, oldest first.
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """Per spine row the positions found[end - length:end] of its most recently seen distinct elements."""
 
-    Every spine row's are found once, for the longest window of the specs alike: a shorter window sees the
-    newest of them.
+    end: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    found: NDArray[np.int32]
+    elements: pa.Array
+
+
+def flatten_distinct(view: View, places: NDArray[np.int64] | None = None) -> pa.Array:
+    """The most recently seen distinct elements of every spine row's lists, oldest first."""
+    from daedalus.compute import _kernels
+
+    recent = _recent(view, places)
+    offsets = _offsets(recent.lengths, view.spec.where)
+    out = np.empty(offsets[-1], recent.found.dtype)
+    _kernels.copy_slices(recent.found, recent.end - recent.lengths, offsets, out)
+    return as_lists(take(view, recent.elements, out), offsets)
+
+
+def _recent(view: View, places: NDArray[np.int64] | None) -> _Recent:
+    """Every spine row's are found once, for the longest window of the specs alike.
+
+    A shorter window sees the newest of them.
     """
     from daedalus.compute import _kernels
 
@@ -136,10 +176,7 @@ def flatten_distinct(view: View, places: NDArray[np.int64] | None = None) -> pa.
     if widest is not view:
         lengths = np.empty(len(low), np.int32)
         _kernels.count_since(found, begin, end, np.where(high > low, first[low], first[-1]), lengths)
-    offsets = _offsets(lengths, view.spec.where)
-    out = np.empty(offsets[-1], found.dtype)
-    _kernels.copy_slices(found, end - lengths, offsets, out)
-    return as_lists(take(view, flat, out), offsets)
+    return _Recent(end, lengths, found, flat)
 
 
 def _elements(view: View) -> tuple[NDArray[np.int32], NDArray[np.int64], pa.Array]:
@@ -169,4 +206,24 @@ def take_rows(array: pa.Array, places: NDArray[np.int64]) -> pa.Array:
     offsets = _offsets(lengths, "aggregate_pit_table")
     out = np.empty(offsets[-1], raw.dtype)
     _kernels.copy_slices(raw, begin[:-1][places], offsets, out)
+    return as_lists(pa.Array.from_buffers(items.type, len(out), [None, pa.py_buffer(out)]), offsets)
+
+
+def newest_items(array: pa.Array, lengths: NDArray[np.int32]) -> pa.Array:
+    """The last so many items of every list; no list is NULL.
+
+    Example:
+        >>> newest_items(pa.array([[1, 2, 3], []]), np.array([2, 0], np.int32)).to_pylist()
+        [[2, 3], []]
+    """
+    from daedalus.compute import _kernels
+
+    items = array.values
+    raw = None if items.null_count else columns.fixed_width_view(items)
+    offsets = _offsets(lengths, "aggregate_pit_table")
+    source = np.arange(len(items), dtype=np.int64) if raw is None else raw
+    out = np.empty(offsets[-1], source.dtype)
+    _kernels.copy_slices(source, array.offsets.to_numpy()[1:] - lengths, offsets, out)
+    if raw is None:
+        return as_lists(items.take(pa.array(out)), offsets)
     return as_lists(pa.Array.from_buffers(items.type, len(out), [None, pa.py_buffer(out)]), offsets)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from daedalus.compute.aggregate import Aggregation
+from daedalus.compute.windows import ends_of_another
 from daedalus.pipelines.memory import give_back_memory
 from daedalus.pipelines.operators import ROW
 from daedalus.pipelines.rolling_tiers import blamed_on, history_inputs, relation_specs, spine_columns
@@ -293,7 +294,7 @@ class DayAggregate:
                 writer: SpillWriter | None = None
                 for start in range(0, max(len(whole.rows), 1), batch):
                     part = whole.rows[start : start + batch]
-                    columns = [pa.array(part), *whole.columns(part)]
+                    columns = [pa.array(part), *whole.spilled(part)]
                     names = [ROW, *(spec.name for spec in keyed.specs)]
                     table = pa.Table.from_arrays(columns, names)
                     if writer is None:
@@ -305,7 +306,7 @@ class DayAggregate:
                     writer.close()
                     finished.append(writer.path)
             del tables
-        return JoinedBuckets(finished, schema)
+        return JoinedBuckets(finished, schema, ends_of_another(keyed.specs))
 
 
 class _Whole:
@@ -335,3 +336,7 @@ class _Whole:
     def columns(self, rows: NDArray[np.int64]) -> list[pa.Array]:
         """One array per spec, for these positions."""
         return self._aggregation.columns(np.searchsorted(self.rows, rows))
+
+    def spilled(self, rows: NDArray[np.int64]) -> list[pa.Array]:
+        """As `columns`, with lengths for lists that are the ends of others."""
+        return self._aggregation.spilled(np.searchsorted(self.rows, rows))

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from daedalus.compute.lists import take_rows
+from daedalus.compute.windows import restored
 from daedalus.errors import ExecutionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -168,16 +169,20 @@ class JoinedBuckets:
     Args:
         paths: one file per bucket, the first column `__row`, rising.
         schema: of the files.
+        ends: the columns that hold lengths of the ends of another's lists; see `windows.ends_of_another`.
     """
 
-    def __init__(self, paths: Sequence[Path], schema: pa.Schema) -> None:
+    def __init__(
+        self, paths: Sequence[Path], schema: pa.Schema, ends: Mapping[int, int] | None = None
+    ) -> None:
+        self._ends = dict(ends or {})
         self._buckets = [_Bucket(path) for path in paths]
         self._schema = schema
 
     def columns(self, rows: NDArray[np.int64]) -> list[pa.Array]:
         """The columns after `__row`, for positions that rise from call to call."""
         if len(rows) == 0:
-            return [pa.array([], field.type) for field in list(self._schema)[1:]]
+            return restored([pa.array([], field.type) for field in list(self._schema)[1:]], self._ends)
         last = int(rows[-1])
         first = int(rows[0])
         batches = [_between(batch, first, last) for bucket in self._buckets for batch in bucket.up_to(last)]
@@ -191,7 +196,7 @@ class JoinedBuckets:
         ]
         for bucket in self._buckets:
             bucket.forget(last)
-        return columns
+        return restored(columns, self._ends)
 
     def close(self) -> None:
         """Close the files."""
