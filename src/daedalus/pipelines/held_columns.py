@@ -41,7 +41,8 @@ class HeldColumns:
         replacing = [op for op in operators if isinstance(op, Project) and not op.extend]
         if replacing and (len(replacing) > 1 or replacing[0] is not last):
             return cls((), tuple(operators), ())
-        free = {name for name in candidates if not any(_reads(operator, name) for operator in operators)}
+        read = [(operator, _text(operator)) for operator in operators]
+        free = {name for name in candidates if not any(_reads(name, *one) for one in read)}
         if not isinstance(last, Project) or last.extend:
             return cls(tuple(free), tuple(operators), ())
         outputs = tuple((column.name, _passed(column, free)) for column in last.columns)
@@ -80,9 +81,13 @@ def _passed(column: ProjectColumn, free: set[str]) -> str:
     return "" if fills else name
 
 
-def _reads(operator: AnyOperator, name: str) -> bool:
+def _text(operator: AnyOperator) -> str:
+    """All that the operator says, for those whose expressions have no place of their own."""
+    return "" if isinstance(operator, Project | Filter) else str(operator.to_dict())
+
+
+def _reads(name: str, operator: AnyOperator, text: str) -> bool:
     """Whether the operator does more with a column than pass it on."""
-    quoted = quote_ident(name)
     if isinstance(operator, Project):
         return any(
             column.name == name
@@ -95,7 +100,7 @@ def _reads(operator: AnyOperator, name: str) -> bool:
         return name in operator.group_by or any(_mentions(text, name) for text in texts)
     if isinstance(operator, Join | PointInTimeJoin) and not getattr(operator, "specs", ()):
         return name in {left for left, _ in operator.on} | {made for made, _ in operator.columns}
-    return quoted in str(operator.to_dict()) or name in str(operator.to_dict())
+    return quote_ident(name) in text or name in text
 
 
 def _mentions(sql: str, name: str) -> bool:
