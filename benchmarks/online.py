@@ -258,7 +258,7 @@ def main() -> None:
     )
     parser.add_argument("--entities", type=int, default=100_000)
     parser.add_argument("--reads", type=int, default=1000)
-    parser.add_argument("--turns", type=int, default=20, help="how often the methods take turns")
+    parser.add_argument("--turns", type=int, default=50, help="how often the methods take turns")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--output", type=Path)
     for hidden in ("--child", "--folder"):
