@@ -264,6 +264,7 @@ def test_what_cannot_be_reproduced_says_why(plain: Trained) -> None:
         again(plain)
 
 
+@pytest.mark.slow
 def test_the_commands(plain: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*words: str) -> tuple[int, str]:
         code = main([*words])

@@ -76,6 +76,7 @@ def on_snowflake(root: Path, server: SnowflakeServer, **more: Any) -> Project:
 # ------------------------------------------------------------------ of record
 
 
+@pytest.mark.slow
 def test_a_service_over_snowflake_gives_the_bytes_that_parquet_gives(
     tmp_path: Path, snowflake_server: SnowflakeServer
 ) -> None:

@@ -47,6 +47,7 @@ def test_the_service_outputs_the_contract(catalog: FeatureCatalog) -> None:
     assert "arrivals" not in {join.view for join in service.views}
 
 
+@pytest.mark.slow
 def test_the_sources_hold_what_the_views_declare(catalog: FeatureCatalog) -> None:
     tables = load_prepare().tables()
     for view in catalog.views.values():

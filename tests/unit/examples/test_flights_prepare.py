@@ -15,6 +15,8 @@ from support.flights_oracle import load_prepare
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # a year of flights is made for all
+
 prepare = load_prepare()
 
 FLIGHTS = 336_776
@@ -51,7 +53,6 @@ def find(flown: pl.DataFrame, carrier: str, flight: int, origin: str, scheduled:
     )
 
 
-@pytest.mark.slow
 def test_no_row_of_the_package_is_lost_or_invented(tables: dict[str, pl.DataFrame]) -> None:
     with zipfile.ZipFile(prepare.package_data() / "flights.csv.zip") as archive:
         rows = list(csv.reader(io.TextIOWrapper(archive.open("flights.csv"), encoding="utf-8")))
@@ -172,7 +173,6 @@ def test_data_that_contradict_themselves_stop_the_run() -> None:
         prepare.landings(wrong_zone)
 
 
-@pytest.mark.slow
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
     rows = prepare.prepare(tmp_path / "one")
     assert prepare.prepare(tmp_path / "two") == rows
