@@ -174,6 +174,7 @@ BACKENDS = [
     "lake postgres",
     "lake sqlite s3",
     "mixed",
+    "mixed databases",
 ]
 
 
@@ -207,6 +208,9 @@ def test_a_backend_gives_the_same_bytes(
             "users": DuckLake(tmp_path, "sqlite", store=store()),
             "artworks": store("r2"),
         }
+    elif name == "mixed databases":
+        lake = DuckLake(tmp_path, "postgres", store=store(), database=postgres())
+        backends = {"events": postgres(), "users": lake, "artworks": postgres()}
     else:
         backends = dict.fromkeys(tables(), made[name]())
     project = project_over(tmp_path, backends)

@@ -262,7 +262,10 @@ class DuckLakeSource:
         ).fetchall()
         if not attached:
             self._allow_reading(connection, snapshot.data_path)
-            self._attach(connection, [f"SNAPSHOT_VERSION {snapshot.version}"])
+            # On a cursor: a source in Postgres may have begun the connection's transaction, and a secret made within
+            # one is not there for the lake's catalog.
+            with connection.cursor() as cursor:
+                self._attach(cursor, [f"SNAPSHOT_VERSION {snapshot.version}"])
 
     def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """The columns and their DuckDB types, as of the snapshot."""

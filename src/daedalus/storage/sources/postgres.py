@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from daedalus.storage.sources.base import TickRange
 
 _LOCK_SECONDS = 30
+_ALIAS = "__postgres_"
 #: The first time that Postgres has, and the last year that DuckDB has all of.
 _FIRST_TIME, _LAST_TIME = "'4714-11-24 (BC) 00:00:00'", "'294246-12-31 23:59:59'"
 #: A run may compute for long between two reads, and its transactions live as long as it does. Not every server has
@@ -219,7 +220,7 @@ class PostgresSource:
     def _alias(self) -> str:
         schema = self._table[0] if self._table else ""
         named = hashlib.sha256(f"{self._place.key}/{schema}".encode()).hexdigest()[:8]
-        return f"__postgres_{named}"
+        return f"{_ALIAS}{named}"
 
     @property
     def _relation(self) -> str:
@@ -278,8 +279,15 @@ class PostgresSource:
         ).fetchall()
         if attached:
             return
-        attach(connection, self._place, self._alias, self._table[0] if self._table else "")
-        begin(connection)
+        # On a cursor: another source may have begun the connection's transaction, and nothing is attached within one.
+        with connection.cursor() as cursor:
+            attach(cursor, self._place, self._alias, self._table[0] if self._table else "")
+        others = connection.execute(
+            "SELECT 1 FROM duckdb_databases() WHERE starts_with(database_name, ?) AND database_name <> ?",
+            [_ALIAS, self._alias],
+        ).fetchall()
+        if not others:  # they are read in the one transaction; a second BEGIN would abort it
+            connection.execute("BEGIN")
         for sql in (f"SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}", _NO_TIMEOUTS_SQL):
             connection.execute(f"CALL postgres_execute({quote_literal(self._alias)}, {quote_literal(sql)})")
 
@@ -353,11 +361,3 @@ def _remote_item(column: PostgresColumn) -> str:
 
 def _flag(at: int) -> str:
     return quote_ident(f"__is_nan_{at}")
-
-
-def begin(connection: duckdb.DuckDBPyConnection) -> None:
-    """Begin a transaction unless one is open; the session's end rolls it back."""
-    import duckdb
-
-    with contextlib.suppress(duckdb.TransactionException):
-        connection.execute("BEGIN")
