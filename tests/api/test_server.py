@@ -217,13 +217,19 @@ def test_requests_are_logged_with_their_ids(server: Server) -> None:
     assert answer.json()["error"]["data"]["request_id"] == "mine-1"
     forged = server.post("{}", x_request_id='x"}{"a')
     assert forged.headers["x-request-id"] != 'x"}{"a'
+    server.post(
+        json.dumps(request("two\u0085lines\u2028of\u2029log"), ensure_ascii=False).encode(),
+        x_request_id="mine-2",
+    )
 
-    def logged() -> list[dict[str, Any]]:
+    def logged(request_id: str) -> list[dict[str, Any]]:
         # The line is written when the answer is on its way; a line may be there in part.
         whole = server.log.read_text().rpartition("\n")[0]
-        return [one for one in map(json.loads, whole.split("\n")) if one.get("request_id") == "mine-1"]
+        assert whole.isascii()  # whatever a reader takes for the end of a line, it is "\n" alone
+        return [one for one in map(json.loads, whole.split("\n")) if one.get("request_id") == request_id]
 
-    [line] = until(logged)
+    assert until(lambda: logged("mine-2"))[0]["methods"] == ["two\u0085lines\u2028of\u2029log"]
+    [line] = until(lambda: logged("mine-1"))
     assert (line["methods"], line["status"], line["event"]) == (["runs.get"], 200, "request")
 
 
