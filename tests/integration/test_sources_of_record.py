@@ -223,3 +223,18 @@ def test_a_backend_gives_the_same_bytes(
         local_instant.content_hash,
     )
     assert instant.row_count == 77
+
+
+def test_relative_paths_under_a_bucket_give_the_same_bytes(
+    local: Run, tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ObjectStore(s3_server, monkeypatch)
+    for name, value in s3_server.environ().items():
+        monkeypatch.setenv(name, value)
+    views = copy.deepcopy(VIEWS)
+    for view in views:
+        store.put(f"the root's ünicode/{view['name']}", tables()[view["name"]])
+        view["source"]["path"] = view["name"]
+    runtime = {"data_root": f"s3://{store.bucket}/the root's ünicode/"}
+    run = write_project(tmp_path, views=views, services=[SERVICE], data={}, runtime=runtime).run("s", DAYS)
+    assert run.hashes == local.hashes
