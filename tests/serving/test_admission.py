@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from daedalus.serving import allowed
 from daedalus.serving.authorization import Approved, RefusedError, admit
+from daedalus.serving.weight import column_widths
 from daedalus.sql._duckdb import function_kinds
 
 RELATIONS = {"t": Approved(name="t", service="t", columns=("a", "b", 'we"ird'))}
@@ -108,3 +109,38 @@ def test_a_part_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch, ke
     monkeypatch.setattr(authorization, "statement_tree", later)
     with pytest.raises(RefusedError):
         admit("SELECT a FROM t", RELATIONS, rows=10, longest=1000)
+
+
+@pytest.mark.parametrize(
+    ("statement", "admitted"),
+    [
+        ("SELECT * FROM t", True),
+        ("SELECT coalesce(a, b), lower(a) FROM t ORDER BY a", True),
+        ("SELECT a FROM t WHERE b IN (" + ", ".join(f"'{n}'" for n in range(2_000)) + ")", True),
+        ("SELECT " + ", ".join(["a"] * 20) + " FROM t", False),
+        ("SELECT a || a || a || a || a FROM t", False),
+        ("SELECT length(a || a || a || a || a) FROM t", False),
+        ("SELECT a AS g FROM t ORDER BY " + ", ".join(["g"] * 20), False),
+        ("SELECT " + ", ".join(["*"] * 20) + " FROM t", False),
+        ("SELECT [a, a, a, a, a, a, a, a, a, a, a, a] FROM t LIMIT 1", False),
+    ],
+)
+def test_what_a_batch_of_rows_makes_is_bounded(statement: str, admitted: bool) -> None:
+    wide = {"t": Approved(name="t", service="t", columns=("a", "b"), widths={"a": 10 << 20})}
+    if admitted:
+        assert admit(statement, wide, rows=10, longest=64 << 10, heaviest=100 << 20).relation.name == "t"
+        return
+    with pytest.raises(RefusedError, match="MiB of each 2048 rows"):
+        admit(statement, wide, rows=10, longest=64 << 10, heaviest=100 << 20)
+
+
+def test_widths_are_those_of_the_values() -> None:
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE TABLE t AS SELECT 1 AS n, repeat('x', 100) AS \"T\"\"x\", [1.5::FLOAT, 2] AS l, 'ab'::BLOB AS b, "
+            "[['x']] AS nested, {'a': 1} AS s, 1.5::DECIMAL(9, 2) AS d, [1::DECIMAL(9, 2)] AS ld FROM range(10)"
+        )
+        widths = column_widths(connection, "t")
+    assert set(widths) == {'t"x', "l", "b", "nested", "s", "ld"}
+    assert widths['t"x'] - widths["b"] == 10 * 98
+    assert widths["l"] - widths["b"] == 10 * 6

@@ -178,6 +178,11 @@ HOSTILE = [
     "SELECT count(*) FROM ranking WHERE 'aaaa' SIMILAR TO '((a*)*)*b'",
     "SELECT count(*) FROM ranking WHERE 'aaaa' GLOB '*a*a*a*b'",
     "SELECT count(*) FROM ranking WHERE 'aaaa' ~ '(a+)+b'",
+    # values on their way, which no memory limit counts
+    f"SELECT '{'a' * 20_000}' || user_id::VARCHAR AS g FROM ranking ORDER BY {'||'.join(['g'] * 20)} LIMIT 1",
+    f"SELECT '{'a' * 20_000}' || user_id::VARCHAR AS g FROM ranking GROUP BY g HAVING {'||'.join(['g'] * 20)} < 'b'",
+    f"SELECT max('{'a' * 60_000}' || user_id::VARCHAR) FROM ranking",
+    f"SELECT user_id FROM ranking WHERE len(['{'a' * 30_000}' || user_id::VARCHAR]) > 1",
     # depth where a stack could end
     "SELECT user_id::INT" + "[]" * 30_000 + " FROM ranking",
     "SELECT user_id::" + "STRUCT(a " * 6_000 + "INT" + ")" * 6_000 + " FROM ranking",

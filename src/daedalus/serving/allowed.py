@@ -79,6 +79,22 @@ FUNCTIONS = frozenset(
 PATTERNS = frozenset({"~~", "!~~", "~~*", "!~~*"})
 PLAIN_PATTERNS = frozenset({"~~", "!~~"})
 
+#: Of them, what gives texts or lists, and so copies what it is given; and the operators that do.
+MAKERS = frozenset(
+    ["||", "greatest", "least", "nullif", "lower", "upper", "trim", "min", "max", "row", "struct_extract"]
+    + ["list_value", "list_extract", "list_element", "list_slice", "array_extract", "array_slice"]
+)
+MAKING_OPERATORS = frozenset(
+    [
+        "ARRAY_CONSTRUCTOR",
+        "ARRAY_EXTRACT",
+        "ARRAY_SLICE",
+        "OPERATOR_COALESCE",
+        "OPERATOR_NULLIF",
+        "STRUCT_EXTRACT",
+    ]
+)
+
 #: Aggregates with a state of fixed size.
 AGGREGATES = frozenset(
     [

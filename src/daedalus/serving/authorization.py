@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import did_you_mean
 from daedalus.serving import allowed
+from daedalus.serving.weight import BATCH, Scales
 from daedalus.sql._duckdb import NotParsedError, cursor, statement_tree
 from daedalus.sql.identifiers import quote_literal
 
@@ -54,11 +55,15 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approved:
-    """A relation that may be read: its name in the served database, its columns as they are spelled."""
+    """A relation that may be read: its name in the served database, its columns as they are spelled, and their widths.
+
+    `widths` are bytes of a batch of rows, by lower-case column; those left out are numbers.
+    """
 
     name: str
     service: str
     columns: tuple[str, ...]
+    widths: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +79,17 @@ class Admitted:
     relation: Approved
 
 
-def admit(text: str, relations: Mapping[str, Approved], *, rows: int, longest: int) -> Admitted:
+def admit(
+    text: str, relations: Mapping[str, Approved], *, rows: int, longest: int, heaviest: int | None = None
+) -> Admitted:
     """Judge a statement for somebody who may read these relations (by lower-case name).
+
+    Args:
+        text: the statement.
+        relations: what may be read.
+        rows: of the result, at most.
+        longest: bytes of the text, at most.
+        heaviest: bytes that it may make of a batch of rows; None does not weigh it.
 
     Raises:
         RefusedError: anything in it is not on the lists.
@@ -96,6 +110,14 @@ def admit(text: str, relations: Mapping[str, Approved], *, rows: int, longest: i
         raise RefusedError("only one SELECT is admitted", parsed=False)
     try:
         relation = _Judge(relations).statement(statements[0])
+        if heaviest is not None:
+            scales = Scales(relation.widths, [one.lower() for one in relation.columns])
+            weight = scales.statement(statements[0]["node"])
+            _require(
+                weight <= heaviest + scales.row,
+                f"it would make {weight >> 20} MiB of each {BATCH} rows",
+                "Ask for fewer columns, and join fewer texts or lists",
+            )
         _bound_rows(statements[0]["node"], rows)
         return Admitted(sql=_render(statements), relation=relation)
     except (RecursionError, KeyError, TypeError, AttributeError):

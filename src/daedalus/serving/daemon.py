@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -69,7 +70,8 @@ class QuackDaemon:
         limits = settings.limits
         try:
             file = self._folder / "served.duckdb"
-            build_database(file, served, memory=limits.memory, threads=limits.threads)
+            widths = build_database(file, served, memory=limits.memory, threads=limits.threads)
+            relations = {key: replace(one, widths=widths.get(one.name, {})) for key, one in relations.items()}
             self._connection = transport.connect(
                 memory_limit=limits.memory,
                 threads=limits.threads,

@@ -128,6 +128,7 @@ class Gate:
                 self._relations[identity.name],
                 rows=limits.rows,
                 longest=limits.statement_bytes,
+                heaviest=limits.bytes_per_batch,
             )
         except RefusedError as error:
             self._outcome("refused", session, identity, started, reason=str(error), **facts)

@@ -14,6 +14,7 @@ from daedalus.metadata.days import InstantStore
 from daedalus.pipelines.as_of import entity_keys
 from daedalus.pipelines.materialize_run import FOLDER
 from daedalus.serving.authorization import Approved
+from daedalus.serving.weight import column_widths
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.duckdb_extensions import SAFE_CONFIG
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    import duckdb
 
     from daedalus.catalog.registry import FeatureCatalog
 
@@ -172,8 +175,13 @@ def approved_relations(served: Iterable[ServedService]) -> dict[str, Approved]:
     return found
 
 
-def build_database(path: Path, served: Iterable[ServedService], *, memory: str, threads: int) -> None:
-    """Write the DuckDB file that is served: the values, and a view over them for each approved relation."""
+def build_database(
+    path: Path, served: Iterable[ServedService], *, memory: str, threads: int
+) -> dict[str, dict[str, int]]:
+    """Write the DuckDB file that is served: the values, and a view over them for each approved relation.
+
+    Returns: the widths of each service's columns.
+    """
     import duckdb
 
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -186,17 +194,16 @@ def build_database(path: Path, served: Iterable[ServedService], *, memory: str, 
         with duckdb.connect(str(path), config=config) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(f"CREATE SCHEMA {_DATA_SCHEMA}")
-            for one in served:
-                _add(connection, one)
+            return {one.name: _add(connection, one) for one in served}
     except duckdb.Error as error:
         raise ExecutionError(
             f"the served values cannot be written: {str(error).splitlines()[0]}", where=str(path)
         ) from None
 
 
-def _add(connection: object, one: ServedService) -> None:
-    """One service's values, ordered by key so that a lookup reads few row groups."""
-    execute = connection.execute  # type: ignore[attr-defined]
+def _add(connection: duckdb.DuckDBPyConnection, one: ServedService) -> dict[str, int]:
+    """One service's values, ordered by key so that a lookup reads few row groups; the widths of its columns."""
+    execute = connection.execute
     table = f"{_DATA_SCHEMA}.{quote_ident(one.name)}"
     files = quote_literal([str(file) for file in one.files])
     keys = ", ".join(quote_ident(key) for key in one.keys if key in one.columns)
@@ -213,3 +220,4 @@ def _add(connection: object, one: ServedService) -> None:
     execute(f"CREATE VIEW main.{quote_ident(one.name)} AS SELECT {columns} FROM {table}")
     about = ", ".join(f"{quote_literal(value)} AS {quote_ident(key)}" for key, value in one.about.items())
     execute(f"CREATE VIEW main.{quote_ident(one.name + ABOUT)} AS SELECT {about}")
+    return column_widths(connection, table)

@@ -78,6 +78,15 @@ class Limits:
     memory: str = "1GB"
     threads: int = 2
 
+    @property
+    def bytes_per_batch(self) -> int:
+        """What one statement may make of a batch of rows: its part of the memory, which DuckDB does not count."""
+        found = re.fullmatch(r"([\d.]+) ?([KMGT])(i?)B", self.memory)
+        if found is None:
+            return 128 << 20
+        unit = (1024 if found[3] else 1000) ** (" KMGT".index(found[2]))
+        return int(float(found[1]) * unit) // self.concurrent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
