@@ -80,10 +80,10 @@ PATTERNS = frozenset({"~~", "!~~", "~~*", "!~~*"})
 PLAIN_PATTERNS = frozenset({"~~", "!~~"})
 
 #: Of them, what gives texts or lists, and so copies what it is given; and the operators that do.
-MAKERS = frozenset(
-    ["||", "greatest", "least", "nullif", "lower", "upper", "trim", "min", "max", "row", "struct_extract"]
-    + ["list_value", "list_extract", "list_element", "list_slice", "array_extract", "array_slice"]
-)
+MAKERS = frozenset({
+    "||", "greatest", "least", "nullif", "lower", "upper", "trim", "min", "max", "row", "struct_extract",
+    "list_value", "list_extract", "list_element", "list_slice", "array_extract", "array_slice",
+})  # fmt: skip
 MAKING_OPERATORS = frozenset(
     [
         "ARRAY_CONSTRUCTOR",
