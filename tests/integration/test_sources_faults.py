@@ -16,6 +16,7 @@ import pytest
 from daedalus.errors import DaedalusError, DefinitionError, SourceError
 from daedalus.pipelines.explain import explain_pipeline
 from daedalus.platform import describe
+from daedalus.storage.sources import ducklake as ducklake_module
 from daedalus.storage.sources import postgres as postgres_module
 from daedalus.storage.sources import postgres_place
 from integration.test_sources_snapshots import USER_ROWS, all_events
@@ -173,14 +174,15 @@ def test_postgres_keeps_silent(
 class Locker:
     """Holds the lock of an ALTER TABLE that does not end."""
 
-    def __init__(self, server: PostgresServer, database: str) -> None:
+    def __init__(self, server: PostgresServer, database: str, table: str = "events") -> None:
         from daedalus.storage.duckdb_extensions import bare_connection, load_extensions
 
         self.connection = bare_connection()
         load_extensions(self.connection, "postgres")
         self.connection.execute(f"ATTACH '{server.url(database)}' AS pg (TYPE postgres)")
         self.connection.execute("BEGIN")
-        self.connection.execute("CALL postgres_execute('pg', 'LOCK TABLE events IN ACCESS EXCLUSIVE MODE')")
+        lock = f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"
+        self.connection.execute("CALL postgres_execute('pg', ?)", [lock])
 
     def close(self) -> None:
         self.connection.rollback()
@@ -278,6 +280,12 @@ def test_a_lakes_database_and_store_refuse(
     view["source"]["database_path"] = "ducklake:sqlite:${LAKE}"
     with pytest.raises(SourceError, match=r"there is no DuckLake catalog ducklake:sqlite:\$\{LAKE\}"):
         open_view(tmp_path, view).rows(["event"])
+    monkeypatch.setattr(ducklake_module, "LOCK_SECONDS", 0.5)
+    locker = Locker(postgres.server, postgres.database, "ducklake_snapshot")
+    try:
+        check.fails("another session holds a lock on the table")
+    finally:
+        locker.close()
     lake.put("more", USER_ROWS)  # another snapshot: the days are computed again
     store.server.key_ids = {"another"}
     check.fails("the object store refuses the keys")

@@ -80,7 +80,7 @@ class DuckLakeSink(TableSink):
         if _POSTGRES_URL.match(catalog):
             # User and password go into a secret: what variables hold needs no percent-encoding there.
             secret = f"{self.alias}_catalog"
-            catalog = self._database().create_secret(self.connection, secret)
+            catalog = self._database().create_secret(self.connection, secret, lock_seconds=self._wait)
             options.append(f"META_SECRET {quote_literal(secret)}")
         target = quote_literal(f"{_PREFIX}{kind}{catalog}")
         self.connection.execute(f"ATTACH {target} AS {quote_ident(self.alias)} ({', '.join(options)})")

@@ -45,6 +45,7 @@ _BUSY = (
     "already attached",
     "transaction conflict",
     "could not serialize",
+    "lock timeout",
     "failed to commit ducklake transaction",
 )
 

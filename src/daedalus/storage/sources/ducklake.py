@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from daedalus.catalog.model import FeatureViewDef
     from daedalus.storage.sources.base import TickRange
 
+#: How long a lock on the catalog's tables is waited for.
+LOCK_SECONDS = 30.0
 _CATALOG = re.compile(r"^(sqlite|duckdb|postgres):(?!//)", re.IGNORECASE)
 _POSTGRES_URL = re.compile(r"^postgres(ql)?://", re.IGNORECASE)
 
@@ -177,7 +179,8 @@ class DuckLakeSource:
         options = ["READ_ONLY", *pinned]
         if catalog.database is not None:
             secret = f"{self._alias}_{catalog.database.key}"
-            target = f"postgres:{catalog.database.create_secret(connection, secret)}"
+            rest = catalog.database.create_secret(connection, secret, lock_seconds=LOCK_SECONDS)
+            target = f"postgres:{rest}"
             options.append(f"META_SECRET {quote_literal(secret)}")
         else:
             if not Path(catalog.path).exists():

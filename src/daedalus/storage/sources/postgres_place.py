@@ -113,8 +113,16 @@ class PostgresPlace:
             expand_env(one, where=where) if one.startswith("${") else unquote(one) for one in pieces
         )
 
-    def create_secret(self, connection: duckdb.DuckDBPyConnection, name: str) -> str:
-        """Give the connection user and password as a temporary secret; returns the rest of the connection string."""
+    def create_secret(
+        self, connection: duckdb.DuckDBPyConnection, name: str, *, lock_seconds: float | None = None
+    ) -> str:
+        """Give the connection user and password as a temporary secret; returns the rest of the connection string.
+
+        Args:
+            connection: gets the secret.
+            name: of the secret.
+            lock_seconds: how long a lock is waited for where DuckDB alone speaks to the database.
+        """
         import duckdb
 
         parameters = self.parameters()
@@ -134,6 +142,8 @@ class PostgresPlace:
                 where=self.where,
             ) from None
         rest = _PATIENCE | {key: value for key, value in parameters.items() if key not in _SECRET_PARTS}
+        if lock_seconds is not None:
+            rest.setdefault("options", f"-c lock_timeout={max(1, round(lock_seconds * 1000))}")
         return " ".join(f"{key}={_conninfo(value)}" for key, value in rest.items())
 
 
