@@ -316,6 +316,9 @@ def test_a_lake_with_its_catalog_in_postgres_and_its_files_in_s3(
     assert table_of(project, "ducklake", DAY, **place).to_pylist() == run.rows(DAY)
     keys = [one["Key"] for one in s3_server.client().list_objects_v2(Bucket=bucket)["Contents"]]
     assert any(key.startswith("lake/s/training/dt=2026-05-02/") for key in keys)
+    monkeypatch.setenv("FRESH", postgres_server.url(postgres_server.database()))
+    with pytest.raises(DefinitionError, match=r"sink\.data_path: a new lake"):
+        tiny(tmp_path, sink={"format": "ducklake", "path": "${FRESH}"}).run("s", [DAYS[0]])
     # The catalog says where the files are.
     monkeypatch.setenv("LAKE", postgres_server.url(database))
     moved = tiny(tmp_path, sink={"format": "ducklake", "path": "ducklake:${LAKE}"})

@@ -64,6 +64,8 @@ class DuckLakeSink(TableSink):
         self.backend, self.catalog = split_catalog(self.resolved)
 
     def _open(self) -> None:
+        import duckdb
+
         extension = {"sqlite": ("sqlite",), "postgres": ("postgres",)}.get(self.backend, ())
         # Only the catalog of an existing lake says where its files are, and DuckLake wants their reader beforehand.
         load_extensions(self.connection, *extension, "httpfs", "ducklake")
@@ -83,7 +85,16 @@ class DuckLakeSink(TableSink):
             catalog = self._database().create_secret(self.connection, secret, lock_seconds=self._wait)
             options.append(f"META_SECRET {quote_literal(secret)}")
         target = quote_literal(f"{_PREFIX}{kind}{catalog}")
-        self.connection.execute(f"ATTACH {target} AS {quote_ident(self.alias)} ({', '.join(options)})")
+        try:
+            self.connection.execute(f"ATTACH {target} AS {quote_ident(self.alias)} ({', '.join(options)})")
+        except duckdb.InvalidInputException as error:
+            if "data_path is not set" not in str(error):
+                raise
+            raise DefinitionError(
+                "a new lake with its catalog in a database needs a place for its files",
+                where=f"{self.where}: sink.data_path",
+                hint="Set sink: {format: ducklake, path: ..., data_path: FOLDER or s3://...}",
+            ) from None
         if not self._data_path:
             found = self.connection.execute(
                 "SELECT tags['data_path'] FROM duckdb_databases() WHERE database_name = ?", [self.alias]
