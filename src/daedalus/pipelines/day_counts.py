@@ -1,8 +1,8 @@
 """How many rows of a day came in, which filter dropped how many, and which join keys were NULL.
 
 Joins and aggregations keep their rows, so a filter's count is that of any relation between it and the next
-filter: one that is kept as a table costs nothing to count. Where there is none, and making the rows only to
-count them would repeat the day's joins, the filter shares a count with the filters after it.
+filter: one that is kept as a table costs nothing to count. Where there is none, the rows that did not arrive are
+sent through the filters again; where even these would have to be made anew, filters share a count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from daedalus.pipelines.day_context import DayContext
     from daedalus.pipelines.day_relations import DayRelations
@@ -64,6 +64,16 @@ class DayCounts:
             if _drops(operator):
                 self.after.append((operator.name, _rows_after(relations, chain, index, at_hand)))
         self._count_keys(context, relations, chain)
+
+    def last_together(self) -> tuple[str, ...]:
+        """The last filters, where they have no counts of their own and are several."""
+        known = [index for index, (_, rows) in enumerate(self.after, 1) if rows is not None]
+        names = tuple(name for name, _ in self.after[max(known, default=0) :])
+        return names if len(names) > 1 else ()
+
+    def forget(self, names: Collection[str]) -> None:
+        """Leave filters out, for each is to be counted by itself."""
+        self.after = [one for one in self.after if one[0] not in names]
 
     def drop(self, operator: str, rows: int) -> None:
         """A filter of the stream dropped these rows of a chunk."""

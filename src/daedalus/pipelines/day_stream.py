@@ -137,7 +137,7 @@ class DayStream:
     def tables(self) -> Iterator[pa.Table]:
         """The finished rows in order, with their positions where they have any; at least one, maybe empty, table."""
         if not self._tail:
-            yield from self._streamed(self._final.output)
+            yield from self._told_apart(self._streamed(self._final.output))
             return
         with self._open:
             if self._beside is not None:
@@ -293,20 +293,49 @@ class DayStream:
             rows_in -= chunk.num_rows
             yield beside.held.beside(chunk, columns)
         if len(filters) > 1 and rows_in:
-            arrived = pa.chunked_array([part for column in passed for part in column.chunks], pa.int64())
-            self._only_dropped(source, arrived)
-            self._count_dropped(filters, rows_in, 0)
+            self._count_each(filters, source, passed)
         elif filters:
             self._counts.drop(filters[-1].name, rows_in)
 
-    def _only_dropped(self, source: str, arrived: pa.ChunkedArray) -> None:
-        """Let `source` stand for the rows that did not arrive: each filter's share of these few costs little."""
+    def _told_apart(self, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The chunks; then its own count for each of the last filters, where their input is at hand."""
+        names = self._counts.last_together()
+        source = self._kept_before(names[0]) if names else ""
+        passed: list[pa.ChunkedArray] = []
+        for chunk in chunks:
+            if source:
+                passed.append(chunk[ROW])
+            yield chunk
+        if source:
+            self._counts.forget(names)
+            filters = [one for one in main_chain(self._context.pipeline) if one.name in names]
+            self._count_each(filters, source, passed)
+
+    def _kept_before(self, name: str) -> str:
+        """A table of exactly the rows that the filter gets; empty where there is none."""
+        chain = main_chain(self._context.pipeline)
+        place = [operator.name for operator in chain].index(name)
+        for operator in reversed(chain[:place]):
+            relation = operator.output
+            if self._graph.knows(relation) and self._graph.is_kept(relation):
+                return relation if ROW in self._graph.types(relation) else ""
+            if isinstance(operator, Filter) or (isinstance(operator, Join) and operator.how != "left"):
+                break
+        return ""
+
+    def _count_each(
+        self, filters: Sequence[AnyOperator], source: str, passed: Sequence[pa.ChunkedArray]
+    ) -> None:
+        """Send the rows that did not arrive through the filters again: these few cost little."""
         whole = self._set_aside(source)
+        arrived = pa.chunked_array([part for column in passed for part in column.chunks], pa.int64())
         self._graph.connection.register("__arrived", pa.table({ROW: arrived}))
         missing = f"SELECT * FROM {quote_ident(whole)} ANTI JOIN __arrived USING ({ROW})"
         self._graph.execute(f"CREATE OR REPLACE TABLE __dropped AS {missing}", source)
         self._graph.connection.unregister("__arrived")
         self._graph.define(source, "SELECT * FROM __dropped", ())
+        dropped = self._graph.rows("SELECT count(*) FROM __dropped", source)[0][0]
+        self._count_dropped(filters, dropped, 0)
 
     def _set_aside(self, source: str) -> str:
         """The table of all rows of a kept relation, under another name: its own may then mean some of them."""
