@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from daedalus.errors import ExecutionError, ParameterError
+from daedalus.serving import transport
 from daedalus.serving.authorization import Admitted, Approved, admit
 from daedalus.serving.client import QuackServingBackend, ServingClient
 from daedalus.serving.daemon import QuackDaemon
@@ -241,6 +243,18 @@ def test_several_keys_and_names_with_quotes(client: ServingClient) -> None:
     ]
     weird = client.get("ranking", [{"user_id": 5}], ['we"ird'])
     assert weird.table.column('we"ird').to_pylist() == ["it's 5"]
+
+
+def test_a_daemon_that_never_answers_is_left_in_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(1)
+        uri = transport.quack_uri(silent.getsockname()[1])
+        # Closing, too, must not wait for what never comes.
+        backend = QuackServingBackend(uri, token="x" * 20, timeout_seconds=0.3)
+        late = pytest.raises(ExecutionError, match=r"it did not answer within 0\.3 s")
+        with ServingClient(backend) as hanging, late:
+            hanging.get("ranking", [{"user_id": 1}])
 
 
 def test_wrong_questions_are_told_apart(client: ServingClient, serving: Serving) -> None:

@@ -8,6 +8,7 @@ answer.table, answer.found, answer.as_of
 from __future__ import annotations
 
 import datetime as dt
+import queue
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -50,6 +51,10 @@ class ServingBackend(Protocol):
         """Let go of connections."""
 
 
+#: Connections that still wait for an answer: closing one would wait, too, and so would dropping it.
+_LEFT: list[Any] = []
+
+
 class QuackServingBackend:
     """A Quack daemon on this machine, or behind a tunnel that ends here.
 
@@ -68,7 +73,7 @@ class QuackServingBackend:
         uri: str,
         *,
         token: str,
-        timeout_seconds: int = 10,
+        timeout_seconds: float = 10.0,
         attempts: int = 3,
         backoff_seconds: float = 0.1,
     ) -> None:
@@ -77,11 +82,12 @@ class QuackServingBackend:
         self._token = token
         self._attempts = attempts
         self._backoff = backoff_seconds
+        self._timeout = timeout_seconds
         # Quack's own retries would try refusals again.
         self._connection = transport.connect(threads=1)
-        self._connection.execute(f"SET GLOBAL http_timeout = {int(timeout_seconds)}")
         self._connection.execute("SET GLOBAL http_retries = 0")
         self._local = threading.local()
+        self._left = False
 
     def query(self, sql: str) -> pa.Table:
         """The statement's result."""
@@ -98,7 +104,7 @@ class QuackServingBackend:
             for attempt in retrying:
                 with attempt:
                     try:
-                        return transport.ask(self._cursor(), self._uri, sql, self._token)
+                        return self._asked(sql)
                     except duckdb.Error as error:
                         text = _plain(error)
                         if any(sign in text.lower() for sign in _GONE):
@@ -110,6 +116,32 @@ class QuackServingBackend:
             ) from None
         raise AssertionError("unreachable")
 
+    def _asked(self, sql: str) -> pa.Table:
+        """The result, within the time; Quack's client has no limit, and cannot be interrupted while it waits."""
+        answers: queue.SimpleQueue[pa.Table | Exception] = queue.SimpleQueue()
+        cursor = self._cursor()
+
+        def ask() -> None:
+            try:
+                answers.put(transport.ask(cursor, self._uri, sql, self._token))
+            except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
+                answers.put(error)
+
+        # Not from a pool: one that never hears an answer is left behind, and must not keep the process.
+        threading.Thread(target=ask, name="quack-client", daemon=True).start()
+        try:
+            answer = answers.get(timeout=self._timeout)
+        except queue.Empty:
+            self._local.cursor, self._left = None, True
+            raise ExecutionError(
+                f"it did not answer within {self._timeout:g} s",
+                where=self._uri,
+                hint="Ask for less at a time, or look at the daemon",
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
         if cursor is None:
@@ -118,7 +150,10 @@ class QuackServingBackend:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._connection.close()
+        if self._left:
+            _LEFT.append(self._connection)
+        else:
+            self._connection.close()
 
 
 class _NobodyThereError(Exception):

@@ -187,10 +187,10 @@ def _expiry(section: Section) -> dt.datetime | None:
         return None
     try:
         found = dt.datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # OverflowError: an offset leads out of the years 1 to 9999
         section.problem(f"{text!r} is no time", "expires", hint="Write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ")
         return None
-    return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
 
 
 def _limits(section: Section) -> Limits:
