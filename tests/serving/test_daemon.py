@@ -245,6 +245,12 @@ def test_several_keys_and_names_with_quotes(client: ServingClient) -> None:
     assert weird.table.column('we"ird').to_pylist() == ["it's 5"]
 
 
+def test_columns_may_be_asked_for_twice(serving: Serving) -> None:
+    found = serving.ask("SELECT user_id, user_id, seen AS USER_ID FROM ranking WHERE user_id = 4")
+    assert found.column_names == ["user_id", "user_id_1", "USER_ID_2"]
+    assert found.column(1).to_pylist() == [4]
+
+
 def test_a_daemon_that_never_answers_is_left_in_time() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -125,7 +125,8 @@ class Stage:
                 raise LimitError(
                     f"the result has more than {self._limits.result_bytes} bytes. Ask for fewer keys or columns"
                 )
-        return pa.Table.from_batches(batches, reader.schema)
+        table = pa.Table.from_batches(batches, reader.schema)
+        return table.rename_columns(_apart(table.column_names))
 
     def _keep(self, cursor: duckdb.DuckDBPyConnection, result: pa.Table) -> Staged:
         # Nobody can name what they were not told.
@@ -168,3 +169,21 @@ class Stage:
 def _plain(error: Exception) -> str:
     """DuckDB's message without drawings of a query that the client never wrote."""
     return str(error).partition("\n")[0][:500]
+
+
+def _apart(names: list[str]) -> list[str]:
+    """The names, each once: a table takes no two that differ in case alone.
+
+    >>> _apart(["a", "A", "b", "a"])
+    ['a', 'A_1', 'b', 'a_2']
+    """
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        one, number = name, 0
+        while one.lower() in taken:
+            number += 1
+            one = f"{name}_{number}"
+        taken.add(one.lower())
+        found.append(one)
+    return found
