@@ -92,6 +92,8 @@ def read_lock(path: Path) -> RegistryLock | None:
         DefinitionError: it is no lock file of this version: cut off, edited by hand, of a newer Daedalus.
     """
     try:
+        if path.is_char_device() or path.is_fifo():  # may never answer, or never end
+            raise OSError("it is a pipe or a device")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None

@@ -137,12 +137,12 @@ def _instant(pinned: Section) -> str:
     value = pinned.raw("as_of")
     try:
         moment = dt.datetime.fromisoformat(value if isinstance(value, str) else "")
-    except ValueError:
+        utc = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # OverflowError: an offset leads out of the years 1 to 9999
         pinned.problem(
             f"as_of is {shown(value)}, not an instant", "as_of", hint='Write as_of: "2026-05-01T00:00:00Z".'
         )
         return ""
-    utc = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
     return utc.isoformat()
 
 

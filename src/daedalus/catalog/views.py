@@ -33,6 +33,7 @@ _KEYS = (
     "fields",
 )
 _FIELD_KEYS = ("name", "dtype", "description", "nullable", "optional")
+_LONGEST_DELAY = 100 * 365 * 86_400.0  # more, and nanosecond times would run over
 _TTL = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -55,6 +56,8 @@ def read_view(section: Section, entities: Mapping[str, Entity]) -> FeatureViewDe
     fields = _all_fields(section, declared, keys, source)
     _check_mapping(section, mapping, fields)
     delay = section.number("delay_seconds", least=0)
+    if delay is not None and delay > _LONGEST_DELAY:
+        section.problem(f"delay_seconds is {delay:g}, more than a hundred years", "delay_seconds")
     ttl = _ttl(section)
     for key, value in (("ttl", ttl), ("delay_seconds", delay)):
         if value and not source.timestamp_field and section.has("source"):

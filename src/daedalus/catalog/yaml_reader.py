@@ -9,6 +9,7 @@ event stream, so that a hostile file can neither construct objects nor recurse.
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -104,13 +105,17 @@ def read_yaml(path: Path, *, file: str = "") -> Document:
     """Read one file; what is wrong with it is in `problems`, never raised."""
     name = file or str(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            # A pipe or a device may never answer, or never end.
+            return _failed(name, "the file cannot be read: it is a pipe or a device", "Name a YAML file.")
+        if found.st_size > MAX_BYTES:
             return _failed(name, f"the file has more than {MAX_BYTES} bytes", "Split it.")
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         return _failed(name, f"the file is not UTF-8 (byte {exc.start})", "Save it as UTF-8.")
-    except OSError as exc:
-        return _failed(name, f"the file cannot be read: {exc.strerror or exc}")
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        return _failed(name, f"the file cannot be read: {getattr(exc, 'strerror', None) or exc}")
     return parse_yaml(text, file=name)
 
 
@@ -129,7 +134,7 @@ def parse_yaml(text: str, *, file: str) -> Document:
         line = mark.line + 1 if mark else 1
         what = " ".join(part for part in (exc.context, exc.problem) if part)
         return _failed(file, f"not valid YAML: {what}", line=line, hint=_syntax_hint(what, text, line))
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, UnicodeEncodeError) as exc:
         return _failed(file, f"not valid YAML: {' '.join(str(exc).split())}")
     except DefinitionError as exc:
         return Document(file=file, tree=None, root=Mark(1), problems=(*builder.problems, exc))

@@ -31,7 +31,11 @@ def init(
     if not no_data:
         from daedalus.cli.sample_data import write_sample
 
-        rows = write_sample(folder / "data")
+        try:
+            # Absolute: Arrow takes a relative path that begins like `file:` for a URL.
+            rows = write_sample(folder.absolute() / "data")
+        except OSError as exc:
+            raise DefinitionError(f"the sample events cannot be written: {exc}", where=str(folder)) from exc
     service = "product_ranking"
     if output is Format.JSON:
         print_json(

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the work failed; 2 the command or the definitions are wron
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -112,6 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code is the result."""
     args = list(sys.argv[1:] if argv is None else argv)
     as_json = wants_json(args)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An argument that is no UTF-8, or a terminal that is none, must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if any(0xD800 <= ord(char) <= 0xDFFF for text in args for char in text):
+        print_plain_error("UsageError", "an argument is not UTF-8", as_json=as_json, hint="Name it in UTF-8.")
+        return USAGE
     try:
         result = build_app()(args, prog_name="daeda", standalone_mode=False)
         sys.stdout.flush()
@@ -129,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DaedalusError as error:
         print_error(error, as_json=as_json)
         return USAGE if isinstance(error, DefinitionError | CompileError) else FAILED
+    except OSError as error:
+        return _refused(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
         return _unexpected(error, as_json=as_json)
     return result if isinstance(result, int) else OK
@@ -142,6 +151,23 @@ def _usage(error: TyperException, *, as_json: bool) -> int:
     command = context.command_path if context is not None else "daeda"
     print_plain_error("UsageError", error.format_message(), as_json=as_json, hint=f"Try '{command} --help'.")
     return USAGE
+
+
+def _refused(error: OSError, *, as_json: bool) -> int:
+    """The system refuses a file (a name too long, no permission): the user's to mend, if we know which."""
+    if error.filename is None or error.strerror is None:
+        return _unexpected(error, as_json=as_json)
+    from daedalus.cli.crash import write_log
+    from daedalus.errors import ExecutionError
+
+    hint = f"The traceback is in {write_log(error)}"
+    print_error(ExecutionError(error.strerror, where=_name(error.filename), hint=hint), as_json=as_json)
+    return FAILED
+
+
+def _name(file: object) -> str:
+    text = os.fsdecode(file) if isinstance(file, str | bytes | os.PathLike) else str(file)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _unexpected(error: Exception, *, as_json: bool) -> int:

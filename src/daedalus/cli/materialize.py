@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from daedalus.cli.pipeline import (
     AggregationOption,
     RuntimeOption,
     ServiceArgument,
+    parse_day,
     service_or_default,
 )
 from daedalus.cli.render import Format, FormatOption, notices, print_json, print_mapping, print_table, say
@@ -168,10 +168,7 @@ def materialize_day(
     options = RunOptions(
         runtime_path=runtime_config_path, aggregation_path=aggregation_config_path, overrides=overrides
     )
-    try:
-        day = dt.date.fromisoformat(date)
-    except ValueError:
-        raise typer.BadParameter(f"expected YYYY-MM-DD, got {date!r}", param_hint="--date") from None
+    day = parse_day(date, "--date")
     with progress_bar() as progress:
         result = run(
             PlatformRegistry.open(), service_or_default(service), day, options=options, progress=progress

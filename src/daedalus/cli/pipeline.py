@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Compile, explain and run the pipeline of a service.", no_args_is_help=True, rich_markup_mode=None
 )
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 ServiceArgument = Annotated[
     str | None,
@@ -39,12 +42,14 @@ def service_or_default(service: str | None) -> str:
     return service or effective_config()["default_service"]
 
 
-def parse_day(text: str) -> date:
+def parse_day(text: str, option: str = "--target-date") -> date:
     """A `YYYY-MM-DD`; anything else is wrong usage."""
     try:
+        if not _DAY.fullmatch(text):  # `fromisoformat` also takes 20260501 and 2026-W18-5
+            raise ValueError
         return date.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"expected YYYY-MM-DD, got {text!r}", param_hint="--target-date") from None
+        raise typer.BadParameter(f"expected YYYY-MM-DD, got {text!r}", param_hint=option) from None
 
 
 def _options(runtime: Path | None, aggregation: Path | None, **flags: Any) -> RunOptions:

@@ -56,7 +56,12 @@ def print_json(data: Any) -> None:
     try:
         text = json.dumps(data, indent=2, ensure_ascii=False, default=str, allow_nan=False)
     except ValueError:
-        text = json.dumps(_without_nan(data), indent=2, ensure_ascii=False, default=str)
+        data = _without_nan(data)
+        text = json.dumps(data, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data, indent=2, default=str)
     sys.stdout.write(text + "\n")
 
 
@@ -101,7 +106,16 @@ def cell_text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(cell_text(item) for item in value)
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value))
+    return spelled_out(str(value))
+
+
+def spelled_out(text: str) -> str:
+    r"""The text with its control characters written as text; line breaks and tabs stay.
+
+    >>> spelled_out("a\x1b[2J\rb")
+    'a\\x1b[2J\\x0db'
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 @contextlib.contextmanager
@@ -132,7 +146,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int, str], None] | None]:
 
 def say(text: str) -> None:
     """A plain line on standard output."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(spelled_out(text) + "\n")
 
 
 def program() -> str:
@@ -147,7 +161,7 @@ def program() -> str:
 def notices(texts: Iterable[str]) -> None:
     """Things to know, on standard error."""
     for text in texts:
-        sys.stderr.write(f"note: {text}\n")
+        sys.stderr.write(f"note: {spelled_out(text)}\n")
 
 
 def print_error(error: DaedalusError, *, as_json: bool) -> None:
@@ -156,7 +170,7 @@ def print_error(error: DaedalusError, *, as_json: bool) -> None:
         print_json({"error": error.to_dict()})
         return
     if not sys.stderr.isatty():
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.write(f"{type(error).__name__}: {spelled_out(str(error))}\n")
         return
     from rich.panel import Panel
     from rich.text import Text
@@ -176,10 +190,10 @@ def _append_problem(body: Any, error: DaedalusError) -> None:
         part for part in (day and f"day {day}", operator and f"operator {operator}", error.where) if part
     )
     if place:
-        body.append(place + "\n", style="bold")
-    body.append(error.what)
+        body.append(spelled_out(place) + "\n", style="bold")
+    body.append(spelled_out(error.what))
     if error.hint:
-        body.append("\n" + error.hint, style="green")
+        body.append("\n" + spelled_out(error.hint), style="green")
 
 
 def print_plain_error(kind: str, message: str, *, as_json: bool, hint: str = "") -> None:
@@ -188,4 +202,4 @@ def print_plain_error(kind: str, message: str, *, as_json: bool, hint: str = "")
         where = {"error": kind, "what": message, "where": "", "hint": hint, "message": message}
         print_json({"error": where})
     else:
-        sys.stderr.write(f"{kind}: {message}" + (f"\n{hint}" if hint else "") + "\n")
+        sys.stderr.write(spelled_out(f"{kind}: {message}" + (f"\n{hint}" if hint else "")) + "\n")

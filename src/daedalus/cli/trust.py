@@ -82,7 +82,7 @@ def explain_row(
     The source events or the view version behind it, their times, and what does not count and why: same instant,
     outside the window, the row's own value, over max_items, not known yet. The first row that matches is explained.
     """
-    day = parse_day(date)
+    day = parse_day(date, "--date")
     from daedalus.errors import DefinitionError, did_you_mean
     from daedalus.platform import PlatformRegistry
     from daedalus.platform import trust as platform

@@ -118,7 +118,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             if isinstance(value, list) and all(isinstance(item, str) for item in value):
                 return tuple(value)
         elif isinstance(option, type) and issubclass(option, Enum) and option is not Unset:
-            if value in {member.value for member in option}:
+            if value in [member.value for member in option]:  # a list: YAML's value may not hash
                 return option(value)
             raise CompileError(
                 f"unknown value {value!r}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -235,7 +236,8 @@ def _is_cumulative(spec: AggregationSpec) -> bool:
 def _reach(spec: AggregationSpec) -> float | None:
     if spec.window_days is None:
         return None
-    return float(spec.window_days * SECONDS_PER_DAY + spec.delay_seconds)
+    # A reach that no float holds is still one that reaches everything.
+    return float(min(spec.window_days * SECONDS_PER_DAY + spec.delay_seconds, sys.float_info.max))
 
 
 def without_history_view(spec: AggregationSpec) -> AggregationSpec:

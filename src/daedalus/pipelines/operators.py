@@ -406,7 +406,7 @@ def operator_from_dict(data: Mapping[str, Any], where: str = "") -> AnyOperator:
     kind = data.get("op_kind")
     name = data.get("name", "?")
     place = f"{where}operator {name}"
-    if kind not in OPERATOR_KINDS:
+    if not isinstance(kind, str) or kind not in OPERATOR_KINDS:
         raise CompileError(
             f"unknown op_kind {kind!r}", where=place, hint=did_you_mean(str(kind), OPERATOR_KINDS)
         )

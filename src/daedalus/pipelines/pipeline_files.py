@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from daedalus.catalog.yaml_reader import parse_yaml
 from daedalus.errors import CompileError
 from daedalus.pipelines.operators import OperatorPipeline
 from daedalus.pipelines.pipeline_checks import check_pipeline
@@ -55,10 +56,13 @@ def pipeline_from_yaml(text: str, file: str = "") -> OperatorPipeline:
     Raises:
         CompileError: not YAML, not a pipeline, or one that `check_pipeline` refuses; names file and operator.
     """
+    # The strict reader bounds depth and size and refuses tags and doubled keys; but it takes dates for text.
+    for problem in parse_yaml(text, file=file or "pipeline").problems:
+        raise CompileError(problem.what, where=problem.where, hint=problem.hint)
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise CompileError(f"not valid YAML: {error}", where=file) from error
+        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2026-02-30
+        raise CompileError(f"not valid YAML: {' '.join(str(error).split())}", where=file) from error
     if not isinstance(data, dict):
         raise CompileError("a pipeline is a mapping with service and operators", where=file)
     pipeline = OperatorPipeline.from_yaml_dict(data, file)
@@ -77,7 +81,7 @@ def write_generated(pipeline: OperatorPipeline, folder: Path) -> Path:
     path = generated_path(pipeline.service, folder)
     text = _HEADER.format(service=pipeline.service) + pipeline_to_yaml(pipeline)
     part = path.with_suffix(f".{os.getpid()}.tmp")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
     return path
 
@@ -87,7 +91,13 @@ def load_hand_edited(service: str, folder: Path) -> OperatorPipeline | None:
     path = folder / f"{service}.yaml"
     if not path.is_file():
         return None
-    pipeline = pipeline_from_yaml(path.read_text(), str(path))
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CompileError(
+            f"the file cannot be read: {error}", where=str(path), hint="Save it as UTF-8."
+        ) from error
+    pipeline = pipeline_from_yaml(text, str(path))
     if pipeline.service != service:
         raise CompileError(
             f"this file says service {pipeline.service!r}",

@@ -150,6 +150,8 @@ def cross_checks(settings: TrainingSettings, layers: Sequence[Layer]) -> list[De
                 "Write ${NAME} and export it.",
             )
     for path, text in _places(settings):
+        if any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in text):
+            add(path, "a control character in a path", "Write the path without it.")
         if ("://" in text or "=" in text) and looks_like_secret(text):
             add(path, "a credential in the configuration", "Write ${NAME} and export it.")
     _check_engine(settings, add)

@@ -36,16 +36,15 @@ def parse_instant(value: Instant) -> dt.datetime:
     """
     if value is None:
         return dt.datetime.now(dt.UTC)
-    if isinstance(value, str):
-        try:
-            value = dt.datetime.fromisoformat(value)
-        except ValueError:
-            raise DefinitionError(
-                f"{value!r} is no time",
-                where="as_of",
-                hint="Write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, with Z or an offset; without one it is UTC",
-            ) from None
-    return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+    try:
+        found = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+        return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # OverflowError: an offset leads out of the years 1 to 9999
+        raise DefinitionError(
+            f"{value!r} is no time",
+            where="as_of",
+            hint="Write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, with Z or an offset; without one it is UTC",
+        ) from None
 
 
 def parse_format(value: str) -> SinkFormat:

@@ -176,13 +176,13 @@ def _value(view: FeatureViewDef, name: str, value: Any, place: str) -> Any:
         return value
     try:
         at = dt.datetime.fromisoformat(value)
-    except ValueError:
+        aware = at.replace(tzinfo=dt.UTC) if at.tzinfo is None else at.astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # OverflowError: an offset leads out of the years 1 to 9999
         raise DefinitionError(
             f"view {view.name}, field {name}: {value!r} is not a time",
             where=place,
             hint="Write YYYY-MM-DD HH:MM:SS",
         ) from None
-    aware = at.replace(tzinfo=dt.UTC) if at.tzinfo is None else at.astimezone(dt.UTC)
     if dtype == "DATE":
         return aware.date()
     if dtype.startswith("TIMESTAMP"):
