@@ -89,7 +89,9 @@ def assert_same(one: pa.Table, two: pa.Table, spec: dict[str, Any]) -> None:
         assert rows_of(one, ["s"]) == rows_of(two, ["s"])
 
 
-@ENGINES
+@pytest.mark.parametrize(
+    "engine", [one if one is Engine.KERNEL else pytest.param(one, marks=pytest.mark.slow) for one in Engine]
+)
 @given(call=calls(max_specs=3), data=st.data())
 def test_a_spine_in_pieces_over_its_history(engine: Engine, call: Call, data: st.DataObject) -> None:
     spine, chosen, history = call
