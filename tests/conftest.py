@@ -36,6 +36,7 @@ _FIRST = (
     "integration/test_dagster.py",
     "integration/test_flights.py",
     "pipelines/test_same_bytes.py",
+    "faults/test_faults.py",
     "tracking/test_mlflow.py",
     "pipelines/test_bad_input.py",
     "pipelines/test_parity.py",
