@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from daedalus.errors import DaedalusError, DefinitionError, ExecutionError, SourceError
+from daedalus.pipelines.notices import pipeline_notices
 from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, at, column, events, tiny, users
 from support.project import ENGINES, write_project
 
@@ -248,6 +249,39 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "data" / "nobody").mkdir()
     with pytest.raises(SourceError, match=r"nobody holds no \.parquet file"):
         project.run("s", [FIRST])
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({}, "no embedding store is configured"),
+        (
+            {"id_relation": "data/ids.parquet", "id_column": "artwork"},
+            "its id_column 'artwork' is no column of events",
+        ),
+        (
+            {"id_relation": "data/ids.parquet", "event_column": "evnt"},
+            "its event_column 'evnt' is no column of events",
+        ),
+    ],
+)
+def test_a_coverage_filter_that_is_off_says_why(tmp_path: Path, setting: dict[str, Any], reason: str) -> None:
+    project = tiny(tmp_path)
+    setting = {"enabled": True, **setting}
+    config = project.config(embedding_coverage_filter=setting)
+    notices = pipeline_notices(
+        project.pipeline("s", embedding_coverage_filter=setting), project.catalog(config), config
+    )
+    assert f"embedding_coverage_filter is off: {reason}" in notices
+
+
+def test_an_id_relation_that_is_not_there_says_where_it_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceError, match=r"(?s)ids\.parquet does not exist.*id_relation.*the project's folder"
+    ):
+        tiny(tmp_path).run(
+            "s", [FIRST], embedding_coverage_filter={"enabled": True, "id_relation": "ids.parquet"}
+        )
 
 
 def test_no_events_on_the_day(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from daedalus.pipelines.operators import Keep, Scan
 
 if TYPE_CHECKING:
+    from daedalus.catalog.model import FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def pipeline_notices(
     pipeline: OperatorPipeline, catalog: FeatureCatalog, config: TrainingRunConfig
 ) -> list[str]:
-    """One line per `latest` join, which can see the future, and one for a coverage filter that has no store."""
+    """One line per `latest` join, which can see the future, and one for a coverage filter that is off unasked."""
     scans = [operator for operator in pipeline if isinstance(operator, Scan)]
     newest = dict.fromkeys(scan.source_ref for scan in scans if scan.keep is Keep.NEWEST)
     notices = [
@@ -25,5 +26,19 @@ def pipeline_notices(
     ]
     filtered = any(scan.source_ref.startswith(("store:", "ids:")) for scan in scans)
     if config.embedding_coverage_filter.enabled and not filtered:
-        notices.append("embedding_coverage_filter is off: no embedding store is configured")
+        reason = _why_off(catalog.view(catalog.service(pipeline.service).spine), config)
+        notices.append(f"embedding_coverage_filter is off: {reason}")
     return notices
+
+
+def _why_off(spine: FeatureViewDef, config: TrainingRunConfig) -> str:
+    setting = config.embedding_coverage_filter
+    if setting.id_relation is None and setting.store is None and len(config.embedding_stores) != 1:
+        if not config.embedding_stores:
+            return "no embedding store is configured"
+        return "there are several embedding stores, and `store` names none of them"
+    for key in ("id_column", "event_column"):
+        name = getattr(setting, key)
+        if not spine.has_field(name):
+            return f"its {key} {name!r} is no column of {spine.name}"
+    return "the pipeline has none"

@@ -58,7 +58,8 @@ class LocalFiles:
             raise SourceError(
                 f"{self._path} {state}",
                 where=self._where,
-                hint="Set source.path to a Parquet file, a directory or a glob; relative paths start at data_root",
+                hint="Set source.path to a Parquet file, a directory or a glob, relative to data_root; "
+                "id_relation likewise, relative to the project's folder",
             )
         return visible
 
