@@ -147,12 +147,12 @@ class DayRelations:
                 return project_sql(operator, types, inherited), left
             case Join():
                 self._require_unique(operator)
-                return join_sql(operator, self._types(operator), tick), inherited | self._absent_right(
+                return join_sql(operator, self._right_types(operator), tick), inherited | self._absent_right(
                     operator
                 )
             case PointInTimeJoin() if not operator.specs:
                 created = self._created_tick(operator)
-                sql = asof_sql(operator, self._types(operator), tick, created)
+                sql = asof_sql(operator, self._right_types(operator), tick, created)
                 return sql, inherited | self._absent_right(operator)
             case RollingAggregate() | PointInTimeJoin():
                 by_input = {name: self.graph.types(name) for name in operator.inputs}
@@ -161,8 +161,8 @@ class DayRelations:
                 return rolling_sql(rounded, by_input, tick), inherited
         raise AssertionError(f"{operator.op_kind} is not interpreted as SQL")
 
-    def _types(self, operator: AnyOperator) -> dict[str, str]:
-        return self.graph.types(operator.inputs[0])
+    def _right_types(self, operator: AnyOperator) -> dict[str, str]:
+        return self.graph.types(operator.inputs[1])
 
     def _absent_right(self, operator: Join | PointInTimeJoin) -> frozenset[str]:
         right = self.absent.get(operator.inputs[1], frozenset())

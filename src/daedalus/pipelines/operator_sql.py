@@ -11,6 +11,7 @@ from daedalus.compute.sql_tier import Relation, rolling_select
 from daedalus.errors import CompileError
 from daedalus.pipelines.operators import ROW, TICK
 from daedalus.pipelines.schema import checked_fragment, filter_fragments
+from daedalus.sql.choices import case_sql, is_boxed
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.view_reader import ERROR_MARK
 
@@ -64,11 +65,11 @@ def filter_sql(operator: Filter, types: Types, tick: Tick) -> str:
     return f"SELECT {', '.join(quote_ident(name) for name in types)} FROM {source}{where}"
 
 
-def join_sql(operator: Join, types: Types, tick: Tick) -> str:
+def join_sql(operator: Join, right_types: Types, tick: Tick) -> str:
     """The left rows with the right columns beside them."""
     left, right = (quote_ident(name) for name in operator.inputs)
     on = _equalities(operator.on)
-    items = ["l.*", *_joined_columns(operator.columns, operator.ttl_seconds, tick, "r")]
+    items = ["l.*", *_joined_columns(operator, right_types, tick, "r")]
     if operator.marker:
         items.append(f"r.{quote_ident(operator.on[0][1])} IS NOT NULL AS {quote_ident(operator.marker)}")
     if operator.how not in {"left", "inner"}:
@@ -83,20 +84,20 @@ def _equalities(pairs: tuple[tuple[str, str], ...], right: str = "r") -> str:
 
 
 def _joined_columns(
-    pairs: tuple[tuple[str, str], ...], ttl_seconds: float | None, tick: Tick, alias: str
+    operator: Join | PointInTimeJoin, right_types: Types, tick: Tick, alias: str
 ) -> list[str]:
     """The right columns under their output names; NULL where the right row is older than the ttl."""
     items = []
-    for name, column in pairs:
+    for name, column in operator.columns:
         value = f"{alias}.{quote_ident(column)}"
-        if ttl_seconds is not None:
-            alive = f"{alias}.{TICK} >= l.{TICK} - {tick.of(ttl_seconds)}"
-            value = f"CASE WHEN {alive} THEN {value} END"
+        if operator.ttl_seconds is not None:
+            alive = f"{alias}.{TICK} >= l.{TICK} - {tick.of(operator.ttl_seconds)}"
+            value = case_sql(right_types[column], (alive, value))
         items.append(f"{value} AS {quote_ident(name)}")
     return items
 
 
-def asof_sql(operator: PointInTimeJoin, types: Types, tick: Tick, created_tick: str) -> str:
+def asof_sql(operator: PointInTimeJoin, right_types: Types, tick: Tick, created_tick: str) -> str:
     """The newest right version that was known strictly before each left row.
 
     A version is available from the later of its event time plus delay and the time it became known. Per key and
@@ -105,7 +106,7 @@ def asof_sql(operator: PointInTimeJoin, types: Types, tick: Tick, created_tick: 
 
     Args:
         operator: the join.
-        types: the left input's columns.
+        right_types: the right input's columns.
         tick: the day's unit of time.
         created_tick: SQL of the instant a version became known, or an empty string.
     """
@@ -122,7 +123,7 @@ def asof_sql(operator: PointInTimeJoin, types: Types, tick: Tick, created_tick: 
         f"AS __best FROM (SELECT {key_list}, {ROW}, {available} AS __available FROM {right} "
         f"WHERE {' AND '.join(known)}) GROUP BY {key_list}, __available"
     )
-    items = ["l.*", *_joined_columns(operator.columns, operator.ttl_seconds, tick, "v")]
+    items = ["l.*", *_joined_columns(operator, right_types, tick, "v")]
     return (
         f"SELECT {', '.join(items)} FROM {left} AS l\n"
         f"ASOF LEFT JOIN (\n{best}\n) AS b ON {_equalities(operator.on, 'b')} AND l.{TICK} > b.__available\n"
@@ -193,6 +194,8 @@ def column_sql(column: ProjectColumn, types: Types, absent: frozenset[str], oper
                 f"{ERROR_MARK}column {column.name} is nullable: false and has no default"
             )
             default = f"error({complaint})"
+        if is_boxed(dtype or types.get(bare, "")):
+            return case_sql(dtype or types[bare], (f"{value} IS NULL", default), otherwise=value)
         value = f"coalesce({value}, {default})"
     return value
 
@@ -216,10 +219,8 @@ def lossless_cast_sql(value: str, dtype: str, what: str, source_type: str) -> st
         back = f"TRY_CAST({tried} AS {source_type})" if source_type else tried
         fits += f" AND {back} IS NOT DISTINCT FROM {value}"
     message = quote_literal(f"{ERROR_MARK}{what}: a value does not fit {dtype} without loss: ")
-    return (
-        f"CASE WHEN {value} IS NULL THEN NULL WHEN {fits} THEN {tried} "
-        f"ELSE error({message} || CAST({value} AS VARCHAR)) END"
-    )
+    complain = f"error({message} || CAST({value} AS VARCHAR))"
+    return case_sql(dtype, (f"{value} IS NULL", "NULL"), (fits, tried), otherwise=complain)
 
 
 #: Casts that never lose anything and need no comparison with the original.

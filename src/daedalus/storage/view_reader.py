@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.catalog.dtypes import to_duckdb
 from daedalus.errors import SourceError, did_you_mean
+from daedalus.sql.choices import case_sql
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.checked_casts import INTEGERS, checked_cast, spelled
 from daedalus.storage.sources.base import shape_sql, sound_sql
@@ -156,7 +157,8 @@ class ViewReader:
             value = f"CASE WHEN {raw} IS NULL OR {sound} THEN {value} ELSE {shown} END"
         if not self.view.field(column.name).nullable:
             message = f"{ERROR_MARK}{self._place(column)} holds NULL, but is declared nullable: false"
-            value = f"CASE WHEN {raw} IS NULL THEN error({quote_literal(message)}) ELSE {value} END"
+            complain = f"error({quote_literal(message)})"
+            value = case_sql(column.dtype, (f"{raw} IS NULL", complain), otherwise=value)
         return value
 
     def _cast_sql(self, column: ViewColumn, raw: str) -> str:
@@ -170,7 +172,7 @@ class ViewReader:
         )
         shown = f"left(CAST({raw} AS VARCHAR), {_SHOWN})"
         complain = f"error({quote_literal(message)} || {shown})"
-        return f"CASE WHEN {raw} IS NULL THEN NULL WHEN {cast.fits} THEN {cast.value} ELSE {complain} END"
+        return case_sql(column.dtype, (f"{raw} IS NULL", "NULL"), (cast.fits, cast.value), otherwise=complain)
 
     def _require_castable(self, column: ViewColumn) -> None:
         """Refuse a pair of types that DuckDB has no cast between, whatever the values."""
