@@ -227,8 +227,8 @@ def parse_count(text: str) -> int:
         value = float(number.replace("_", "")) * scale
     except ValueError:
         value = -1.0
-    if not (value >= 0 and value.is_integer()):
-        raise argparse.ArgumentTypeError(f"expected a count such as 10k or 2M, not {text!r}")
+    if not (0 <= value <= 1e9 and value.is_integer()):
+        raise argparse.ArgumentTypeError(f"expected a count such as 10k or 2M, at most 1000M, not {text!r}")
     return int(value)
 
 

@@ -16,6 +16,7 @@ from daedalus.catalog.registry import FeatureCatalog
 from daedalus.catalog.yaml_reader import parse_yaml
 from daedalus.errors import DefinitionError
 from support.projects import PROJECT, write
+from support.yaml_mutations import VALUES, mutate, paths
 
 SERVICE = (
     PROJECT["services/ranking.yaml"]
@@ -40,22 +41,6 @@ FILES = PROJECT | {
     "views/entities.yaml": "entities: [{name: city, keys: [city]}]",
 }
 TREES = {name: parse_yaml(text, file=name).tree for name, text in FILES.items()}
-
-NAMES = (
-    "users|user|events:event|users:age|age|BIGINT[]|STRUCT(a INT)|hist.event|age > 3|now()|rolling:x|"
-    "derived:old|asof|${base.x}|${ENV}|../x||'|90d|list|2026-01-01| "
-)
-WORDS = st.sampled_from(NAMES.split("|"))
-LEAVES = st.one_of(WORDS, st.none(), st.booleans(), st.integers(-3, 10**20), st.floats(), st.text(max_size=8))
-KEYS = st.one_of(
-    st.sampled_from(
-        ["name", "ref", "sql", "on", "view", "dtype", "path", "keys", "default", "shape", "dimension"]
-    ),
-    st.text(max_size=5),
-)
-VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
-)
 
 
 def load(files: dict[str, bytes]) -> FeatureCatalog:
@@ -89,42 +74,12 @@ def test_the_files_that_are_mutated_are_valid() -> None:
     assert "ranking" in load(encoded(TREES)).services
 
 
-def paths(tree: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a tree."""
-    parts: list[Any] = (
-        list(tree) if isinstance(tree, dict) else list(range(len(tree))) if isinstance(tree, list) else []
-    )
-    below = [path for part in parts for path in paths(tree[part], (*prefix, part))]
-    return ([prefix] if prefix else []) + below
-
-
 PLACES = [(name, path) for name, tree in TREES.items() for path in paths(tree)]
 MUTATIONS = st.lists(
     st.tuples(st.sampled_from(PLACES), st.sampled_from(["set", "delete", "rename", "twice"]), VALUES),
     min_size=1,
     max_size=3,
 )
-
-
-def mutate(trees: dict[str, Any], place: tuple[str, tuple[Any, ...]], how: str, value: Any) -> None:
-    name, path = place
-    parent = trees[name]
-    for part in path[:-1]:
-        if not isinstance(parent, dict | list) or (isinstance(parent, list) and part >= len(parent)):
-            return
-        parent = parent.get(part) if isinstance(parent, dict) else parent[part]
-    last = path[-1]
-    if isinstance(parent, dict) and last in parent:
-        old = parent.pop(last) if how in {"delete", "rename"} else parent[last]
-        if how == "rename":
-            parent[f"{last}{value if isinstance(value, str) else 'x'}"] = old
-        elif how != "delete":
-            parent[last] = value if how == "set" else [old, old]
-    elif isinstance(parent, list) and last < len(parent):
-        if how == "delete":
-            del parent[last]
-        else:
-            parent[last:last] = [value if how != "twice" else parent[last]]
 
 
 @given(MUTATIONS)
