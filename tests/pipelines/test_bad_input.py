@@ -251,6 +251,21 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
         project.run("s", [FIRST])
 
 
+def test_nanoseconds_that_the_declared_time_would_lose(tmp_path: Path) -> None:
+    first = 1_777_622_400_000_000_000  # 2026-05-01 08:00
+    source = EVENTS["source"] | {"timestamp_unit": "ns"}
+    last = column("ts", [first, first + 2_000], pa.int64(), FIRST)
+    made = tiny(tmp_path / "fits", events_view={"source": source}, data=_only(last)).run("s", [FIRST])
+    assert made.table(FIRST)["ts"].cast(pa.int64()).to_pylist() == [first // 1000, first // 1000 + 2]
+    lost = column("ts", [first, first + 1_999], pa.int64(), FIRST)
+    with pytest.raises(DaedalusError, match=rf"column ts: an instant in ns .* TIMESTAMP_NS.*{first + 1_999}"):
+        tiny(tmp_path / "lost", events_view={"source": source}, data=_only(lost)).run("s", [FIRST])
+
+
+def _only(day: pa.Table) -> dict[str, pa.Table | None]:
+    return {f"events/{one}.parquet": day if one == FIRST else None for one in DAYS}
+
+
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [

@@ -30,6 +30,8 @@ ERROR_MARK = "[daedalus] "
 UNIT_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 _NESTED = ("STRUCT", "MAP", "UNION")
 _INSTANTS = ("TIMESTAMP", "TIMESTAMPTZ")
+#: Microseconds in what a dtype counts, where that is not one.
+_TICK_US = {"TIMESTAMP_NS": 0.001, "TIMESTAMP_MS": 1_000, "TIMESTAMP_S": 1_000_000}
 #: Characters of a value that an error shows.
 _SHOWN = 200
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
@@ -204,9 +206,19 @@ class ViewReader:
 
     def _instant_of_ticks(self, column: ViewColumn, raw: str) -> str:
         unit = UNIT_US[self.view.source.timestamp_unit]
-        if unit < 1:
-            return f"CAST(make_timestamp_ns(CAST({raw} AS BIGINT)) AS {column.dtype})"
-        return f"CAST(make_timestamp(CAST({raw} AS BIGINT) * {round(unit)}) AS {column.dtype})"
+        fine = "TIMESTAMP_NS" if unit < 1 else "TIMESTAMP"
+        ticks = f"CAST({raw} AS BIGINT)"
+        instant = f"make_timestamp_ns({ticks})" if unit < 1 else f"make_timestamp({ticks} * {round(unit)})"
+        value = f"CAST({instant} AS {column.dtype})"
+        if unit >= _TICK_US.get(column.dtype, 1):
+            return value
+        message = (
+            f"{ERROR_MARK}{self._place(column)}{_read_from(column)}: an instant in {self.view.source.timestamp_unit} "
+            f"does not fit {column.dtype} without loss. Declare a finer dtype, such as {fine}. The first such value: "
+        )
+        complain = f"error({quote_literal(message)} || CAST({raw} AS VARCHAR))"
+        kept = f"CAST({value} AS {fine}) = {instant}"
+        return case_sql(column.dtype, (f"{raw} IS NULL", "NULL"), (kept, value), otherwise=complain)
 
     def _place(self, column: ViewColumn) -> str:
         return f"view {self.view.name} ({self.view.file}), column {column.name}"
