@@ -67,11 +67,11 @@ def preload() -> None:
     """Import here what every child needs, as far as it can be forked: Polars says that it cannot."""
     import numba
 
+    import daedalus.pipelines.days.lookup_kernels
     import daedalus.pipelines.dynamic_feature
     import daedalus.pipelines.executor
-    import daedalus.pipelines.lookup_kernels
     import daedalus.pipelines.publish
-    import daedalus.pipelines.settings_loading
+    import daedalus.pipelines.settings.loading
     import daedalus.platform.openlineage
     import daedalus.platform.records
     import daedalus.platform.tracking
@@ -86,7 +86,7 @@ def train(
     """Train in this process, in a part of its own of the disk, aggregation divided into buckets; the days."""
     import tempfile
 
-    from daedalus.pipelines import day_resources
+    from daedalus.pipelines.days import resources as day_resources
     from daedalus.platform import PlatformRegistry, RunOptions
 
     for name in ("spill", "tmp"):

@@ -32,14 +32,14 @@ STAGES: dict[str, tuple[str, ...]] = {
         "daedalus.metadata.store:MetadataStore.append",
     ),
     "number sessions": ("daedalus.pipelines.skeleton_run:number_sessions",),
-    "history": ("daedalus.pipelines.history_cache:HistoryCache._write",),
+    "history": ("daedalus.pipelines.days.history_cache:HistoryCache._write",),
     "read": ("daedalus.pipelines.training:prepared_stream",),
-    "spill": ("daedalus.pipelines.spilled_rows:SpillWriter.write",),
-    "aggregate": ("daedalus.pipelines.day_aggregates:DayAggregate.columns",),
+    "spill": ("daedalus.pipelines.days.spilled_rows:SpillWriter.write",),
+    "aggregate": ("daedalus.pipelines.days.aggregates:DayAggregate.columns",),
     "write": ("daedalus.storage.sinks.parquet:_write_shard",),
     "manifest": ("daedalus.metadata.days:flush", "daedalus.metadata.days:DayManifest.to_json"),
     "rename": ("pathlib:Path.rename", "pathlib:Path.replace"),
-    "enrich": ("daedalus.pipelines.enrich_shards:ShardEnricher.run",),
+    "enrich": ("daedalus.pipelines.enrich.shards:ShardEnricher.run",),
     "publish": ("daedalus.storage.sinks.tables:TableSink._publish",),
 }
 #: At any time of the whole run.

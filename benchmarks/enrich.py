@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from _harness import Bench, Clock, Job, Method, scratch
 from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.dynamic_feature import run_enrich_stage
-from daedalus.pipelines.enrich_plan import BATCH_ROWS
-from daedalus.pipelines.enrich_shards import writer_options
+from daedalus.pipelines.enrich.plan import BATCH_ROWS
+from daedalus.pipelines.enrich.shards import writer_options
 from daedalus.pipelines.operators import RayUdfTransform
 from daedalus.storage.embedding_store import EmbeddingStoreDef, build_store
 

@@ -26,7 +26,7 @@ from tests.support.embeddings import (
 from daedalus.errors import ExecutionError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.dynamic_feature import EnrichProgress, EnrichResult, run_enrich_stage
-from daedalus.pipelines.enrich_runtime import RayEnvelope, ensure_ray, ray_session
+from daedalus.pipelines.enrich.runtime import RayEnvelope, ensure_ray, ray_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,7 @@ def test_failed_actor_surfaces_the_udfs_own_error(project: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("session")
 def test_a_script_s_udf_travels_to_the_workers(project: Path, tmp_path: Path) -> None:
-    from daedalus.pipelines.enrich_udfs import UdfBatch, lists_of, register_udf
+    from daedalus.pipelines.enrich.udfs import UdfBatch, lists_of, register_udf
 
     def first_found(batch: UdfBatch) -> Any:
         valid = batch.slots >= 0
@@ -128,7 +128,7 @@ def test_a_script_s_udf_travels_to_the_workers(project: Path, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("session")
 def test_a_dead_worker_is_told_as_such(project: Path, tmp_path: Path) -> None:
-    from daedalus.pipelines.enrich_udfs import UdfBatch, register_udf
+    from daedalus.pipelines.enrich.udfs import UdfBatch, register_udf
 
     def dies(_batch: UdfBatch) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from daedalus.errors import ExecutionError
-from daedalus.pipelines import ray_days
-from daedalus.pipelines.enrich_runtime import RayEnvelope, ray_session
+from daedalus.pipelines.days import on_ray as ray_days
+from daedalus.pipelines.enrich.runtime import RayEnvelope, ray_session
 from daedalus.pipelines.executor import run_pipeline
 from daedalus.pipelines.pipeline_files import pipeline_from_yaml, pipeline_to_yaml
 from pipelines.tiny import DAYS, SERVICE, tiny

@@ -18,7 +18,7 @@ from support.project import Project, write_project
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from daedalus.pipelines.materialize_run import MaterializationResult
+    from daedalus.pipelines.instants.materialize_run import MaterializationResult
     from support.project import Run
     from support.servers import PostgresServer, S3Server
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from daedalus.errors import SourceError
+from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.executor import run_pipeline
 from daedalus.pipelines.records import lake_pins, source_items
-from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.materialization import materialize

@@ -9,7 +9,7 @@ from typer.main import get_command
 
 from daedalus.cli.main import build_app
 from daedalus.operator_config import DEFAULTS
-from daedalus.pipelines.settings_model import CoverageSection, StoreSection, TrainingSettings
+from daedalus.pipelines.settings.model import CoverageSection, StoreSection, TrainingSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -24,7 +24,7 @@ from daedalus.cli.main import build_app, main
 from daedalus.pipelines._plain import from_mapping
 from daedalus.pipelines.compiler import build_compile_request, compile_service_to_pipeline
 from daedalus.pipelines.operators import OPERATOR_KINDS, ProjectColumn, operator_from_dict
-from daedalus.pipelines.settings_model import OnlineStoreSection, ProjectConstants
+from daedalus.pipelines.settings.model import OnlineStoreSection, ProjectConstants
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.trust import run_feature_tests
 from daedalus.trust.feature_tests import load_feature_tests

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daedalus.pipelines.materialize_run import MaterializationResult, MaterializeRequest, run_materialization
+from daedalus.pipelines.instants.materialize_run import (
+    MaterializationResult,
+    MaterializeRequest,
+    run_materialization,
+)
 from daedalus.pipelines.operators import RayUdfTransform, Sink
 
 if TYPE_CHECKING:

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from daedalus.errors import ExecutionError
-from daedalus.pipelines import day_aggregates, day_resources, day_stream
-from daedalus.pipelines.spilled_rows import (
+from daedalus.pipelines.days import aggregates as day_aggregates
+from daedalus.pipelines.days import resources as day_resources
+from daedalus.pipelines.days import stream as day_stream
+from daedalus.pipelines.days.spilled_rows import (
     BUCKET,
     JoinedBuckets,
     SpillFolder,

@@ -12,7 +12,8 @@ import yaml
 
 from daedalus.compute import aggregate
 from daedalus.errors import CompileError, DaedalusError, ExecutionError
-from daedalus.pipelines import day_aggregates, day_stream
+from daedalus.pipelines.days import aggregates as day_aggregates
+from daedalus.pipelines.days import stream as day_stream
 from daedalus.pipelines.pipeline_files import pipeline_from_yaml, pipeline_to_yaml
 from pipelines.tiny import DAYS, SERVICE, column, tiny
 

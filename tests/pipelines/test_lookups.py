@@ -11,8 +11,9 @@ import pytest
 
 from daedalus.errors import SourceError
 from daedalus.metadata.days import DayStore
-from daedalus.pipelines import day_lookups, lookup_rows, lookup_versions
-from daedalus.pipelines.lookup_plan import LookupPlan
+from daedalus.pipelines.days import lookup_rows, lookup_versions
+from daedalus.pipelines.days import lookups as day_lookups
+from daedalus.pipelines.days.lookup_plan import LookupPlan
 from support.project import Project, write_project
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from daedalus.errors import ExecutionError
-from daedalus.pipelines.qid import MAP_NAME, DenseNumbers, number_sessions
+from daedalus.pipelines.days.qid import MAP_NAME, DenseNumbers, number_sessions
 from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, events, tiny
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from daedalus.pipelines import day_resources, day_stream
+from daedalus.pipelines.days import resources as day_resources
+from daedalus.pipelines.days import stream as day_stream
 from support.project import ENGINES, Project, write_project
 
 if TYPE_CHECKING:

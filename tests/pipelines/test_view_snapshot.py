@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from daedalus.errors import DefinitionError, SourceError
-from daedalus.pipelines.view_snapshot import view_snapshot
+from daedalus.pipelines.instants.view_snapshot import view_snapshot
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.materialization import materialize_view, online_views
 from pipelines.tiny import at, tiny

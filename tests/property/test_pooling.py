@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daedalus.pipelines.enrich_udfs import UdfBatch, avg_pool_embeddings_udf, lookup_embedding_udf
+from daedalus.pipelines.enrich.udfs import UdfBatch, avg_pool_embeddings_udf, lookup_embedding_udf
 
 ROWS = 12
 PATIENT = settings(deadline=None)  # the first example compiles the kernel

@@ -131,7 +131,7 @@ def test_changed_code_of_an_embedding_function_is_seen(enriched: Trained, monkey
         yaml.safe_dump(AGGREGATIONS | {"enrichment_specs": specs})
     )
     module = enriched.root / "my_udfs.py"
-    text = "from daedalus.pipelines.enrich_udfs import lookup_embedding_udf as mine\n"
+    text = "from daedalus.pipelines.enrich.udfs import lookup_embedding_udf as mine\n"
     module.write_text(text)
     monkeypatch.syspath_prepend(str(enriched.root))
     enriched.train()

@@ -119,7 +119,7 @@ def test_statistics_and_counters_are_those_of_the_day(plain: Trained) -> None:
 @pytest.mark.parametrize("engine", ["kernel", "duckdb"])
 def test_each_filter_has_its_own_count(plain: Trained, monkeypatch, engine) -> None:
     monkeypatch.setenv("DAEDALUS_COMPUTE__ENGINE", engine)
-    monkeypatch.setattr("daedalus.pipelines.day_stream.SLICE_ROWS", 2)
+    monkeypatch.setattr("daedalus.pipelines.days.stream.SLICE_ROWS", 2)
     service = plain.root / "feature_services/s.yaml"
     service.write_text(
         service.read_text() + "content_filter:\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from daedalus.pipelines.relation_graph import as_execution_error
+from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.storage.duckdb_extensions import bare_connection, load_extensions
 from daedalus.storage.sources.base import TickRange
 from support.backends import open_view

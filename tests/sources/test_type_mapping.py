@@ -13,7 +13,7 @@ import pytest
 from daedalus.catalog.dtypes import canonical_dtype
 from daedalus.catalog.model import DataSourceDef, Entity, EntityKey, FeatureViewDef, FieldDef
 from daedalus.errors import SourceError
-from daedalus.pipelines.relation_graph import as_execution_error
+from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:

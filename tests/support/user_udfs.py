@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from daedalus.pipelines.enrich_udfs import UdfBatch
+    from daedalus.pipelines.enrich.udfs import UdfBatch
 
 NOT_A_FUNCTION = 7
 

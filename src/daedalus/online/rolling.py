@@ -15,14 +15,14 @@ from daedalus.errors import DefinitionError, did_you_mean
 from daedalus.online.layout import RecordLayout
 from daedalus.online.model import US, EventIndex, EventRequest
 from daedalus.online.static_columns import static_join, with_static_columns
-from daedalus.pipelines.operators import TICK, Join, PointInTimeJoin, RollingAggregate, Scan
-from daedalus.pipelines.rolling_tiers import (
+from daedalus.pipelines.days.rolling_tiers import (
     TimeUnit,
     history_columns,
     history_inputs,
     relation_specs,
     spine_columns,
 )
+from daedalus.pipelines.operators import TICK, Join, PointInTimeJoin, RollingAggregate, Scan
 from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from daedalus.catalog.model import JoinMode
 from daedalus.errors import CompileError
-from daedalus.pipelines.compile_columns import ContractColumns
-from daedalus.pipelines.compile_specs import SpecPlan
+from daedalus.pipelines.compiling.columns import ContractColumns
+from daedalus.pipelines.compiling.request import CompileRequest
+from daedalus.pipelines.compiling.specs import SpecPlan
 from daedalus.pipelines.operators import (
     AnyOperator,
     Engine,
@@ -53,15 +54,6 @@ RESERVED_NAMES = frozenset(
     {TARGET, "ages", "coverage", "covered_events", "covered_ids", "cumulative", "cumulative_udf", "join_qid"}
     | {"output", "qid_map", "rolling", "rolling_udf", "session_filter", "sink"}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompileRequest:
-    """One service, resolved, with the definitions and settings that its compilation reads."""
-
-    service: FeatureServiceDef
-    catalog: FeatureCatalog
-    config: TrainingRunConfig
 
 
 def build_compile_request(

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from daedalus.errors import ExecutionError
-from daedalus.pipelines.enrich_days import NULL_COUNTER, day_input, stale_day, stale_reason
-from daedalus.pipelines.enrich_plan import plan_enrichment
-from daedalus.pipelines.enrich_runtime import (
+from daedalus.pipelines.enrich.days import NULL_COUNTER, day_input, stale_day, stale_reason
+from daedalus.pipelines.enrich.plan import plan_enrichment
+from daedalus.pipelines.enrich.runtime import (
     Machine,
     RayEnvelope,
     ray_session,
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daedalus.metadata.days import DayManifest, DayStore
-    from daedalus.pipelines.enrich_days import StaleDay
-    from daedalus.pipelines.enrich_plan import EnrichOperator, EnrichPlan
-    from daedalus.pipelines.enrich_shards import ShardReport, ShardTask
+    from daedalus.pipelines.enrich.days import StaleDay
+    from daedalus.pipelines.enrich.plan import EnrichOperator, EnrichPlan
+    from daedalus.pipelines.enrich.shards import ShardReport, ShardTask
     from daedalus.pipelines.profiling import Measure
     from daedalus.storage.embedding_store import EmbeddingStoreDef
 

@@ -10,14 +10,14 @@ import contextlib
 import dataclasses
 import datetime as dt
 import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
-from daedalus.pipelines.arrow_udfs import resolve_arrow_udf
-from daedalus.pipelines.embedding_ids import store_definition
-from daedalus.pipelines.enrich_runtime import RayEnvelope, ray_session
+from daedalus.pipelines.days.arrow_udfs import resolve_arrow_udf
+from daedalus.pipelines.days.embedding_ids import store_definition
+from daedalus.pipelines.enrich.runtime import RayEnvelope, ray_session
+from daedalus.pipelines.execution import DayResult, ExecutionRequest, ExecutionResult, RunProgress
 from daedalus.pipelines.notices import pipeline_notices
 from daedalus.pipelines.operators import ArrowUdfTransform, RayUdfTransform, Sink, SinkFormat
 from daedalus.pipelines.pipeline_checks import check_pipeline
@@ -26,12 +26,9 @@ from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.operators import OperatorPipeline
-    from daedalus.pipelines.profiling import Measure, RunProfile
+    from daedalus.pipelines.profiling import Measure
     from daedalus.pipelines.settings import TrainingRunConfig
 
 __all__ = [
@@ -43,96 +40,7 @@ __all__ = [
     "run_pipeline",
 ]
 
-Stages = Literal["all", "skeleton", "enrich"]
 _STAGE_OF = {False: "skeleton", True: "enrich"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunProgress:
-    """How far a run is.
-
-    Attributes:
-        stage: `skeleton` or `enrich`.
-        day: the day that was just worked on, ISO.
-        done: days (skeleton) or rows (enrich) that are finished.
-        total: how many there are.
-    """
-
-    stage: str
-    day: str
-    message: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DayResult:
-    """One day after one stage.
-
-    Attributes:
-        stage: `skeleton`, `enrich`, or `sink` for the copy into a table.
-        state: `written`, or `up to date`.
-        reason: why it was written, or why not.
-        snapshot: of a lake sink: the snapshot that the day's commit made.
-    """
-
-    day: str
-    stage: str
-    state: str
-    rows: int
-    content_hash: str
-    reason: str
-    seconds: float = 0.0
-    snapshot: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionRequest:
-    """What to run.
-
-    Attributes:
-        catalog: None loads the project's definitions.
-        target_dates: the days; empty is every day of `feed_start..feed_end` that has events.
-        stages: `skeleton`, `enrich`, or `all`.
-        progress: told how far the run is.
-        envelope: what enrichment workers may take.
-        profile: whether to measure where the time goes.
-        run_id: names the run in a sink's commit messages; empty makes one.
-        refresh: whether databases are looked at again; else days that were read from them stand.
-        pins: by view, what an earlier run recorded of its source: a lake is read at that snapshot again.
-    """
-
-    pipeline: OperatorPipeline
-    run_config: TrainingRunConfig
-    catalog: FeatureCatalog | None = None
-    target_dates: tuple[dt.date, ...] = ()
-    stages: Stages = "all"
-    progress: Callable[[RunProgress], None] | None = None
-    envelope: RayEnvelope | None = None
-    profile: bool = False
-    run_id: str = ""
-    refresh: bool = False
-    pins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionResult:
-    """What a run did.
-
-    Attributes:
-        output_path: the final stage's folder, with one `dt=YYYY-MM-DD` folder per day.
-        days: per stage and day, ascending.
-        notices: what a person should know, and no error.
-        run_id: of the run's record; empty when nobody recorded it.
-        profile: where the time went; None unless the request asks for it.
-    """
-
-    service: str
-    output_path: Path
-    days: tuple[DayResult, ...]
-    notices: tuple[str, ...] = field(default=())
-    run_id: str = ""
-    profile: RunProfile | None = None
 
 
 def run_pipeline(request: ExecutionRequest) -> ExecutionResult:

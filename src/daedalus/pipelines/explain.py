@@ -10,9 +10,9 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daedalus.pipelines.day_relations import DayRelations, kept_relations
+from daedalus.pipelines.days.lookup_plan import LookupPlan
+from daedalus.pipelines.days.relations import DayRelations, kept_relations
 from daedalus.pipelines.duckdb_session import duckdb_session
-from daedalus.pipelines.lookup_plan import LookupPlan
 from daedalus.pipelines.operators import Engine, RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import RunSources
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from daedalus.catalog.registry import FeatureCatalog
-    from daedalus.pipelines.day_context import DayContext
+    from daedalus.pipelines.days.context import DayContext
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
 

@@ -21,7 +21,7 @@ from daedalus.pipelines.operators import (
     SinkFormat,
 )
 from daedalus.pipelines.schema import filter_fragments, output_names, relation_columns
-from daedalus.pipelines.sink_places import place_problems
+from daedalus.pipelines.settings.sink_places import place_problems
 
 if TYPE_CHECKING:
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline

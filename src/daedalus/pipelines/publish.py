@@ -16,8 +16,9 @@ import xxhash
 from daedalus.errors import ExecutionError
 from daedalus.metadata.days import MANIFEST_NAME
 from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.execution import DayResult
 from daedalus.pipelines.operators import SinkFormat
-from daedalus.pipelines.sink_places import absolute_place, duckdb_file, lake_catalog
+from daedalus.pipelines.settings.sink_places import absolute_place, duckdb_file, lake_catalog
 from daedalus.storage.sinks.tables import Partition, StagedRows
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daedalus.metadata.days import DayManifest, DayStore
-    from daedalus.pipelines.executor import DayResult
     from daedalus.pipelines.operators import Sink
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.storage.sinks.tables import TableSink
@@ -58,8 +58,6 @@ def publish_days(
     Raises:
         ExecutionError: the database is locked, full, or cannot take the schema; days before it are committed.
     """
-    from daedalus.pipelines.executor import DayResult
-
     results = []
     with open_sink(sink.format, service, config, path=sink.path, data_path=sink.data_path) as table:
         for done, day in enumerate(sorted(days)):

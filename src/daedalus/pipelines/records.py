@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from daedalus.metadata.provenance import digest
-from daedalus.pipelines.day_counts import KEYED, NULL_KEY
+from daedalus.pipelines.days.counts import KEYED, NULL_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -173,7 +173,7 @@ class RunSources:
         if kind == "ids":
             return self.ids_source(name).snapshot().identity()
         if kind == "store":
-            from daedalus.pipelines.embedding_ids import store_definition
+            from daedalus.pipelines.days.embedding_ids import store_definition
             from daedalus.storage.embedding_store import open_store
 
             store = open_store(store_definition(self._config, name))

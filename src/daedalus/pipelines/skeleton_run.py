@@ -10,20 +10,21 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError, ExecutionError, SourceError
-from daedalus.pipelines.day_context import DayContext, day_start_us, scan_range
-from daedalus.pipelines.day_scheduling import InThisProcess, Processes
-from daedalus.pipelines.day_shape import output_operator
-from daedalus.pipelines.day_work import DayWork, SharedWork, shared_history
+from daedalus.pipelines.days.context import DayContext, day_start_us, scan_range
+from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain
+from daedalus.pipelines.days.qid import number_sessions
+from daedalus.pipelines.days.relation_graph import as_execution_error, may_be_corrupt
+from daedalus.pipelines.days.scheduling import InThisProcess, Processes
+from daedalus.pipelines.days.sessions import session_tables
+from daedalus.pipelines.days.shape import output_operator
+from daedalus.pipelines.days.work import DayWork, SharedWork, shared_history
 from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.execution import DayResult, RunProgress
 from daedalus.pipelines.function_code import code_digests, named_functions
-from daedalus.pipelines.history_cache import HistoryCache, HistoryChain
 from daedalus.pipelines.operators import RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.profiling import NO_PROFILE, DayProfile
-from daedalus.pipelines.qid import number_sessions
-from daedalus.pipelines.relation_graph import as_execution_error, may_be_corrupt
 from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second, views_behind
-from daedalus.pipelines.sessions import session_tables
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import UNIT_US, ViewReader, view_source_unit
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from daedalus.catalog.model import FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.metadata.days import DayManifest, DayStore
-    from daedalus.pipelines.day_scheduling import Workers
-    from daedalus.pipelines.executor import DayResult, ExecutionRequest
+    from daedalus.pipelines.days.scheduling import Workers
+    from daedalus.pipelines.execution import ExecutionRequest
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.profiling import Measure
     from daedalus.pipelines.run_sources import RunSources
@@ -140,8 +141,6 @@ class SkeletonRun:
 
     def run(self, days: list[dt.date]) -> list[DayResult]:
         """Bring the days up to date; returns one result per day, ascending."""
-        from daedalus.pipelines.executor import DayResult
-
         results: dict[dt.date, DayResult] = {}
         stale: list[DayWork] = []
         for day in days:
@@ -259,7 +258,7 @@ class SkeletonRun:
             count = min(config.day_workers or 1, days)
             return (Processes(count) if count > 1 else InThisProcess()), count
         self._connect()
-        from daedalus.pipelines.ray_days import RayTasks
+        from daedalus.pipelines.days.on_ray import RayTasks
 
         if config.day_workers == 1 and days > 1:
             self._notify("day_workers is 1, so the cluster computes one day at a time")
@@ -267,8 +266,6 @@ class SkeletonRun:
         return tasks, min(tasks.places(config.duckdb_settings()), days)
 
     def _tell(self, day: dt.date, message: str, done: int, total: int) -> None:
-        from daedalus.pipelines.executor import RunProgress
-
         if self._request.progress is not None:
             self._request.progress(
                 RunProgress(stage="skeleton", day=day.isoformat(), message=message, done=done, total=total)
@@ -307,7 +304,7 @@ def _own_ticks(view: FeatureViewDef) -> int:
 
 def _spine_scan(pipeline: OperatorPipeline) -> Scan:
     from daedalus.errors import CompileError
-    from daedalus.pipelines.day_shape import main_chain
+    from daedalus.pipelines.days.shape import main_chain
 
     first = main_chain(pipeline)[0]
     if not isinstance(first, Scan) or is_run_relation(first.source_ref):

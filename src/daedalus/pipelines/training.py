@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 
 from daedalus.errors import DaedalusError, ExecutionError, SourceError
 from daedalus.metadata.days import DayManifest, DayStore
-from daedalus.pipelines.day_lookups import prepared_stream
-from daedalus.pipelines.day_resources import day_resources
-from daedalus.pipelines.day_stream import output_schema, without_positions
+from daedalus.pipelines.days.lookups import prepared_stream
+from daedalus.pipelines.days.memory import give_back_memory
+from daedalus.pipelines.days.qid import DenseNumbers
+from daedalus.pipelines.days.relation_graph import as_execution_error
+from daedalus.pipelines.days.resources import day_resources
+from daedalus.pipelines.days.stream import output_schema, without_positions
 from daedalus.pipelines.duckdb_session import duckdb_session
-from daedalus.pipelines.memory import give_back_memory
 from daedalus.pipelines.operators import TICK, QidKind, Sink
-from daedalus.pipelines.qid import DenseNumbers
-from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import views_behind
 from daedalus.storage.exact_cast import cast_exactly
 from daedalus.storage.sinks.parquet import SHARD_ROWS, ParquetSink, SinkResult
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from daedalus.pipelines.day_context import DayContext
-    from daedalus.pipelines.day_stream import DayStream
+    from daedalus.pipelines.days.context import DayContext
+    from daedalus.pipelines.days.stream import DayStream
     from daedalus.pipelines.profiling import NoProfile
 
 QID = "qid"

@@ -316,7 +316,7 @@ def _sources(registry: PlatformRegistry, config: TrainingRunConfig) -> Iterator[
 
 
 def _stores(config: TrainingRunConfig) -> Iterator[Finding]:
-    from daedalus.pipelines.embedding_ids import store_definition
+    from daedalus.pipelines.days.embedding_ids import store_definition
     from daedalus.storage.embedding_store import open_store
 
     for definition in config.embedding_stores:

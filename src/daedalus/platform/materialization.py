@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from daedalus.pipelines.executor import ExecutionResult
-    from daedalus.pipelines.materialize_run import MaterializationResult, MaterializeRequest
-    from daedalus.pipelines.view_snapshot import ViewSnapshot
+    from daedalus.pipelines.instants.materialize_run import MaterializationResult, MaterializeRequest
+    from daedalus.pipelines.instants.view_snapshot import ViewSnapshot
     from daedalus.platform.registry import PlatformRegistry, RunOptions
 
 Instant = dt.datetime | str | None
@@ -83,7 +83,7 @@ def materialize(
         DefinitionError: no such service, format, time or file.
         ExecutionError: names the operator; an earlier materialization is left as it was.
     """
-    from daedalus.pipelines.materialize_run import MaterializeRequest
+    from daedalus.pipelines.instants.materialize_run import MaterializeRequest
 
     instant, sink = parse_instant(as_of), parse_format(format)
     config = registry.config(options)
@@ -117,7 +117,7 @@ def materialize_recorded(
     facts: Mapping[str, Any] | None = None,
 ) -> MaterializationResult:
     """Materialize, recorded as one run; `asked` is what was asked for, as plain data."""
-    from daedalus.pipelines.materialize_run import run_materialization
+    from daedalus.pipelines.instants.materialize_run import run_materialization
     from daedalus.platform.openlineage import lineage_events
 
     config, service = request.run_config, request.pipeline.service
@@ -216,7 +216,7 @@ def materialize_view(
     Raises:
         DefinitionError: no such view, or it does not say `online: true`.
     """
-    from daedalus.pipelines.view_snapshot import view_snapshot
+    from daedalus.pipelines.instants.view_snapshot import view_snapshot
 
     config = registry.config(options)
     catalog = registry.facade(config).catalog
@@ -234,7 +234,7 @@ def list_materializations(
     registry: PlatformRegistry, service: str, *, options: RunOptions | None = None
 ) -> list[dict[str, Any]]:
     """The Parquet materializations of a service under the output root, oldest first."""
-    from daedalus.pipelines.materialize_run import FOLDER
+    from daedalus.pipelines.instants.materialize_run import FOLDER
 
     config = registry.config(options)
     registry.facade(config).catalog.service(service)

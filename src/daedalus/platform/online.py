@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from daedalus.online.features import OnlineFeatures, OnlineService
     from daedalus.online.loading import TableLoad
     from daedalus.online.rolling import RollingPlan
-    from daedalus.pipelines.materialize_run import MaterializationResult
+    from daedalus.pipelines.instants.materialize_run import MaterializationResult
     from daedalus.platform.materialization import Instant
     from daedalus.platform.registry import PlatformRegistry, RunOptions
 
@@ -299,7 +299,7 @@ def load_events(
     import pyarrow as pa
 
     from daedalus.online import EventCounts
-    from daedalus.pipelines.view_events import view_events
+    from daedalus.pipelines.instants.view_events import view_events
 
     config = registry.config(options)
     catalog, instant = registry.facade(config).catalog, parse_instant(as_of)

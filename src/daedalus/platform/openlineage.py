@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from daedalus.pipelines.executor import ExecutionResult
-    from daedalus.pipelines.materialize_run import MaterializationResult
+    from daedalus.pipelines.instants.materialize_run import MaterializationResult
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.registry import PlatformRegistry
     from daedalus.trust.openlineage import LineageJob, RunEvents

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.versioning import SchemaChange
     from daedalus.metadata.store import StoredRun
-    from daedalus.pipelines.run_inputs import DayState
+    from daedalus.pipelines.planning.run_inputs import DayState
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.registry import PlatformRegistry, RunOptions, Stages
 
@@ -90,7 +90,7 @@ def plan_run(
     options: RunOptions | None = None,
 ) -> RunPlan:
     """Find out what `train` with the same arguments would do; reads footers and times, computes nothing."""
-    from daedalus.pipelines.run_inputs import RunInputs
+    from daedalus.pipelines.planning.run_inputs import RunInputs
 
     config = registry.config(options)
     catalog = registry.facade(config).catalog

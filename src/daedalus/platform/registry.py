@@ -307,14 +307,14 @@ class PlatformRegistry:
 
     def build_store(self, name: str, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Build an embedding store from its `source_parquet`; resumes what was interrupted."""
-        from daedalus.pipelines.embedding_ids import store_definition
+        from daedalus.pipelines.days.embedding_ids import store_definition
         from daedalus.storage.embedding_store import build_store
 
         return dict(describe(build_store(store_definition(self.config(), name), progress=progress)))
 
     def show_store(self, name: str) -> dict[str, Any]:
         """What an embedding store holds."""
-        from daedalus.pipelines.embedding_ids import store_definition
+        from daedalus.pipelines.days.embedding_ids import store_definition
         from daedalus.storage.embedding_store import show_store
 
         return dict(describe(show_store(store_definition(self.config(), name))))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from daedalus.pipelines.executor import RunProgress
-    from daedalus.pipelines.materialize_run import MaterializeRequest
+    from daedalus.pipelines.instants.materialize_run import MaterializeRequest
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.causes import Inputs
@@ -53,7 +53,7 @@ class Remake:
     @contextlib.contextmanager
     def inputs(self) -> Iterator[Inputs]:
         """What it would be made from now."""
-        from daedalus.pipelines.run_inputs import RunInputs
+        from daedalus.pipelines.planning.run_inputs import RunInputs
 
         catalog = self.registry.facade(self.config).catalog
         pins = lake_pins(self.record.sources)
@@ -132,7 +132,7 @@ class InstantRemake(Remake):
         return self._recorded(result.run_id)
 
     def _request(self) -> MaterializeRequest:
-        from daedalus.pipelines.materialize_run import MaterializeRequest
+        from daedalus.pipelines.instants.materialize_run import MaterializeRequest
 
         return MaterializeRequest(
             pipeline=self.pipeline,
@@ -164,7 +164,7 @@ class _InstantInputs:
     _found: dict[str, Any] = field(default_factory=dict)
 
     def fingerprint(self, _day: dt.date) -> dict[str, Any]:
-        from daedalus.pipelines.materialize_run import materialization_inputs
+        from daedalus.pipelines.instants.materialize_run import materialization_inputs
 
         if not self._found:
             self._found = materialization_inputs(self.request)

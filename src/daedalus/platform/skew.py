@@ -54,7 +54,7 @@ class _Offline:
     _tables: dict[dt.datetime, pa.Table] = field(default_factory=dict)
 
     def table(self, instant: dt.datetime) -> pa.Table:
-        from daedalus.pipelines.materialize_run import MaterializeRequest, run_materialization
+        from daedalus.pipelines.instants.materialize_run import MaterializeRequest, run_materialization
 
         if instant not in self._tables:
             with tempfile.TemporaryDirectory(prefix="daedalus-skew-") as folder:
@@ -235,7 +235,7 @@ def _online(offline: _Offline, instant: dt.datetime, options: RunOptions | None)
 def _written(offline: _Offline, instant: dt.datetime | None) -> list[Row]:
     """What the materialization of that instant holds of the entities; None where it is gone."""
     from daedalus.metadata.days import InstantStore
-    from daedalus.pipelines.materialize_run import FOLDER
+    from daedalus.pipelines.instants.materialize_run import FOLDER
 
     store = InstantStore(offline.config.output_path / offline.service / FOLDER)
     if instant is None or store.manifest(naive := instant.replace(tzinfo=None)) is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
-    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.registry import PlatformRegistry
     from daedalus.trust.feature_runs import FeatureTestResult
@@ -162,8 +162,8 @@ def _trained(runs: list[dict[str, Any]], store: Any, day: date) -> str:
 
 def contract(registry: PlatformRegistry, service: str, config: TrainingRunConfig) -> ContractColumns:
     """What the definitions say about a service's columns."""
-    from daedalus.pipelines.compile_columns import ContractColumns
     from daedalus.pipelines.compiler import build_compile_request
+    from daedalus.pipelines.compiling.columns import ContractColumns
 
     catalog = registry.facade(config).catalog
     request = build_compile_request(service, catalog, config)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from daedalus.errors import ExecutionError
 from daedalus.metadata.days import InstantStore
-from daedalus.pipelines.as_of import entity_keys
-from daedalus.pipelines.materialize_run import FOLDER
+from daedalus.pipelines.instants.as_of import entity_keys
+from daedalus.pipelines.instants.materialize_run import FOLDER
 from daedalus.serving.authorization import Approved
 from daedalus.serving.weight import column_widths
 from daedalus.sql.identifiers import quote_ident, quote_literal

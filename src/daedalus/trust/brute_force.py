@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.aggregation import AggregationSpec
     from daedalus.catalog.model import FeatureColumnRef, Lookback, ServiceColumn, ViewJoin
-    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.trust.day_facts import DayFacts, Row
 
 _SECOND = 10**9

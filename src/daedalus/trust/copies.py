@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.model import DataSourceDef, FeatureViewDef, FieldDef
 from daedalus.catalog.registry import FeatureCatalog
 from daedalus.errors import ExecutionError, SourceError
-from daedalus.pipelines.day_context import day_start_us
+from daedalus.pipelines.days.context import day_start_us
+from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import Scan, TimeRange
-from daedalus.pipelines.relation_graph import as_execution_error
 from daedalus.pipelines.run_sources import RunSources, is_run_relation, scanned_views, ticks_per_second
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.sources.base import TickRange
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from daedalus.catalog.model import FeatureViewDef
-    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.trust.copies import DayCopies, ViewCopy
 
@@ -182,7 +182,7 @@ class DayFacts:
             )
             source.setup(self._connection)
             return source.relation_sql()
-        from daedalus.pipelines.embedding_ids import store_definition
+        from daedalus.pipelines.days.embedding_ids import store_definition
         from daedalus.storage.embedding_store import open_store
 
         self._connection.register("__ids", open_store(store_definition(self._config, name)).ids().read_all())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daedalus.catalog.model import ServiceColumn
-    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.trust.brute_force import Evidence

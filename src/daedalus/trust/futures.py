@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.operators import AnyOperator
     from daedalus.trust.copies import DayCopies
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from daedalus.pipelines.days.visibility import created_ticks
 from daedalus.pipelines.duckdb_session import duckdb_session
-from daedalus.pipelines.visibility import created_ticks
 from daedalus.sql.fragments import parse_fragment
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.trust.copies import INSTANT, ROW_ID, copy_sources, first_instant
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from daedalus.catalog.aggregation import AggregationSpec
-    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.trust.copies import DayCopies

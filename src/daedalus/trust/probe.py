@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from daedalus.pipelines.day_shape import main_chain, output_operator
+from daedalus.pipelines.days.shape import main_chain, output_operator
 from daedalus.pipelines.executor import ExecutionRequest, run_pipeline
 from daedalus.pipelines.operators import (
     OperatorPipeline,

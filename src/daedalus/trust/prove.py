@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from daedalus.pipelines.compile_columns import ContractColumns
+    from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.trust.copies import DayCopies

@@ -25,8 +25,10 @@ from tests.support.embeddings import (
 )
 
 from daedalus.errors import DefinitionError, ExecutionError
-from daedalus.pipelines import enrich_columns, enrich_plan, enrich_shards
 from daedalus.pipelines.dynamic_feature import EnrichProgress, EnrichResult, run_enrich_stage
+from daedalus.pipelines.enrich import columns as enrich_columns
+from daedalus.pipelines.enrich import plan as enrich_plan
+from daedalus.pipelines.enrich import shards as enrich_shards
 from daedalus.storage.embedding_store import build_store
 
 if TYPE_CHECKING:
@@ -189,7 +191,7 @@ def test_shards_do_not_depend_on_the_skeletons_files_or_on_the_cache(
 
     project.skeleton = write_skeleton(tmp_path / "skeleton", project.table, files=3, groups=97)
     monkeypatch.setattr(enrich_columns, "_MIN_CACHED", 3)
-    monkeypatch.setattr("daedalus.pipelines.enrich_runtime._MAX_CACHE_BYTES", 1)
+    monkeypatch.setattr("daedalus.pipelines.enrich.runtime._MAX_CACHE_BYTES", 1)
     second = project.run().days[0]
     assert second.reason == "its skeleton changed"
     assert {path.name: path.read_bytes() for path in second.path.glob("*.parquet")} == written

@@ -15,10 +15,10 @@ from tests.support.embeddings import DAY, make_store, pool, read_day, vectors_of
 
 from daedalus.errors import DefinitionError, ExecutionError
 from daedalus.metadata.days import DayStore
-from daedalus.pipelines import enrich_udfs
 from daedalus.pipelines.dynamic_feature import run_enrich_stage
-from daedalus.pipelines.enrich_runtime import GIB, Machine, RayEnvelope
-from daedalus.pipelines.enrich_udfs import (
+from daedalus.pipelines.enrich import udfs as enrich_udfs
+from daedalus.pipelines.enrich.runtime import GIB, Machine, RayEnvelope
+from daedalus.pipelines.enrich.udfs import (
     RegisteredUdf,
     UdfBatch,
     avg_pool_embeddings_udf,

@@ -1,0 +1,1 @@
+"""Parts of the compiler: which columns a contract needs, and how rolling specs become operators."""

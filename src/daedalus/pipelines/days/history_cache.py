@@ -1,0 +1,322 @@
+"""What adjacent target days share: each event day's history rows, computed once and kept on disk.
+
+A target day needs the spine's rows of the window before it, joined with static columns. Row by row these do not
+depend on the target day, so each event day is one file, named after everything it was made from. The next
+target day computes one new file and reads the others. The cache is disposable: deleting it costs time only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import functools
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import xxhash
+
+from daedalus.errors import ExecutionError
+from daedalus.pipelines.days.context import day_start_us, scan_range
+from daedalus.pipelines.days.relations import DayRelations
+from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.function_code import code_digests, named_functions
+from daedalus.pipelines.operators import (
+    ROW,
+    TICK,
+    Filter,
+    Join,
+    OperatorPipeline,
+    PointInTimeJoin,
+    Project,
+    RollingAggregate,
+    Scan,
+    TimeRange,
+)
+from daedalus.pipelines.run_sources import is_run_relation
+from daedalus.pipelines.scratch import scratch_folder, sweep
+from daedalus.sql.identifiers import quote_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import duckdb
+
+    from daedalus.pipelines.days.context import DayContext
+    from daedalus.pipelines.operators import AnyOperator
+
+CACHE_FOLDER = ".cache"
+_PARTS = ".parts-"
+#: More rows than adjacent days have; `__row` is the day's number times this, plus a number that rises in the day.
+ROWS_PER_DAY = 1 << 40
+_KEPT_SECONDS = 86_400
+#: Days of fewer rows together are computed together.
+_ROWS_AT_ONCE = 1_000_000
+#: Longer windows read the source: a file per day would cost more than it saves.
+_LONGEST_SECONDS = 400 * 86_400
+_ONE_DAY = dt.timedelta(days=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HistoryChain:
+    """The operators that make the spine's history, where its rows do not depend on the target day.
+
+    Attributes:
+        relation: the history: what rolling operators read.
+        operators: all that it needs, in order.
+        same_rows: relations on the way that hold the same rows with fewer columns.
+        outside: relations made on the way that later operators read, too.
+    """
+
+    relation: str
+    operators: tuple[AnyOperator, ...]
+    same_rows: tuple[str, ...]
+    outside: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pipeline: OperatorPipeline) -> HistoryChain | None:
+        """The chain of a pipeline; None when there is no rolling history, or its rows depend on the day."""
+        relations = {op.inputs[1] for op in pipeline if isinstance(op, RollingAggregate)}
+        if len(relations) != 1:
+            return None
+        relation = relations.pop()
+        operators = pipeline.upstream(relation)
+        path = _main_path(pipeline, relation)
+        windows = [op for op in operators if isinstance(op, Scan) and op.time_range is TimeRange.WINDOW]
+        if windows != path[:1] or windows[0].lookback_seconds > _LONGEST_SECONDS:
+            return None
+        if not all(_is_row_wise(operator) for operator in path):
+            return None
+        same: list[str] = []
+        for operator in reversed(path[:-1]):
+            same.append(operator.output)
+            if isinstance(operator, Filter):
+                break
+        inside = {operator.output for operator in operators}
+        read = {name for op in pipeline if op.output not in inside for name in op.inputs}
+        outside = [op.output for op in operators if op.output in read and op.output != relation]
+        on_path = {operator.output for operator in path}
+        if any(name in on_path and name not in same for name in outside):
+            return None
+        return cls(relation, operators, tuple(same), tuple(name for name in outside if name not in same))
+
+
+def _main_path(pipeline: OperatorPipeline, relation: str) -> list[AnyOperator]:
+    path = [pipeline.producer(relation)]
+    while path[0].inputs and not isinstance(path[0], Scan):
+        path.insert(0, pipeline.producer(path[0].inputs[0]))
+    return path
+
+
+def _is_row_wise(operator: AnyOperator) -> bool:
+    match operator:
+        case Scan():
+            return operator.ordered and operator.keep is None and not operator.restrict
+        case Filter():
+            return not operator.counts and not operator.target_day
+        case Join():
+            return operator.how == "left"
+        case PointInTimeJoin():
+            return not operator.specs
+        case Project():
+            return operator.extend
+    return False
+
+
+class NotExactError(Exception):
+    """A column's type does not survive the file format: this history cannot be kept on disk."""
+
+
+class HistoryCache:
+    """The history files of one service under one output root.
+
+    Args:
+        context: any day of the run.
+        chain: how history is made.
+    """
+
+    def __init__(self, context: DayContext, chain: HistoryChain) -> None:
+        self._context = context
+        self.chain = chain
+        self._folder = context.output_root / CACHE_FOLDER / context.pipeline.service
+        self._identities: dict[dt.date, str] = {}
+
+    def event_days(self, day: dt.date) -> list[dt.date]:
+        """The event days that a target day's windows reach, ascending, the day itself last."""
+        time_range = scan_range(_window_scan(self.chain), day)
+        low = day_start_us(day) if time_range is None or time_range.low_us is None else time_range.low_us
+        first = dt.date(1970, 1, 1) + dt.timedelta(days=low // 86_400_000_000)
+        return [first + _ONE_DAY * index for index in range((day - first).days + 1)]
+
+    def files(self, day: dt.date) -> list[Path]:
+        """The history files of a target day, in time order; the missing ones are made first.
+
+        Raises:
+            NotExactError: a column's type does not survive the files.
+        """
+        days = self.event_days(day)
+        for run in self.missing([day]):
+            self.make(run)
+        paths = [self.path(one) for one in days]
+        for path in paths:
+            with contextlib.suppress(OSError):  # gone, or another user's
+                os.utime(path)
+        return paths
+
+    def missing(self, days: Iterable[dt.date]) -> list[list[dt.date]]:
+        """The event days that target days reach and that have no file yet, adjacent ones together."""
+        wanted = sorted({one for day in days for one in self.event_days(day)})
+        return _runs([one for one in wanted if not _is_whole(self.path(one))])
+
+    def path(self, day: dt.date) -> Path:
+        """Where one event day's rows are kept, named after what they are made from."""
+        if day not in self._identities:
+            self._identities[day] = self._identity(day)
+        return self._folder / f"history-{day.isoformat()}-{self._identities[day]}.parquet"
+
+    def sweep(self, used: Iterable[dt.date]) -> None:
+        """Remove files that no target day of `used` reads and no other run has read for a day.
+
+        And what killed runs had not finished.
+        """
+        sweep(self._folder, _PARTS)
+        wanted = {self.path(one).name for day in used for one in self.event_days(day)}
+        for path in self._folder.glob("history-*.parquet"):
+            with contextlib.suppress(OSError):
+                if path.name not in wanted and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                    path.unlink()
+
+    def _identity(self, day: dt.date) -> str:
+        context, sources = self._context, {}
+        scans = [operator for operator in self.chain.operators if isinstance(operator, Scan)]
+        for scan in scans:
+            if not is_run_relation(scan.source_ref):
+                of_day = dataclasses.replace(scan, lookback_seconds=0.0)
+                sources[scan.name] = context.sources.exact_identity(scan.source_ref, scan_range(of_day, day))
+            else:
+                sources[scan.name] = context.sources.run_identity(scan.source_ref)
+        views = {scan.source_ref for scan in scans if not is_run_relation(scan.source_ref)}
+        made_from = {
+            "pipeline": self._pipeline_text,
+            "views": {name: repr(context.catalog.view(name)) for name in sorted(views)},
+            "sources": sources,
+            "ticks": context.ticks_per_second,
+        }
+        return xxhash.xxh3_64(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
+    def _pipeline_text(self) -> str:
+        """What makes the rows, whichever day's they are; YAML of it would take longer than a small day."""
+        pipeline = self._pipeline(0.0)
+        functions = code_digests(named_functions(pipeline))
+        return repr((pipeline.service, pipeline.version, pipeline.operators, functions))
+
+    def _pipeline(self, lookback_seconds: float) -> OperatorPipeline:
+        operators = tuple(
+            dataclasses.replace(operator, lookback_seconds=lookback_seconds)
+            if isinstance(operator, Scan) and operator.time_range is TimeRange.WINDOW
+            else operator
+            for operator in self.chain.operators
+        )
+        pipeline = self._context.pipeline
+        return OperatorPipeline(service=pipeline.service, version=pipeline.version, operators=operators)
+
+    def make(self, days: Sequence[dt.date]) -> None:
+        """Compute adjacent event days, as many in one go as are small together, and write each to its file.
+
+        Raises:
+            NotExactError: a column's type does not survive the files.
+            ExecutionError: the folder cannot be written.
+        """
+        try:
+            with scratch_folder(self._folder, _PARTS) as parts:
+                self._make(days, parts)
+        except OSError as error:
+            if error.errno is None:  # a backend's, told of by Arrow
+                raise
+            raise ExecutionError(
+                f"the history of earlier days cannot be kept: {error.strerror or error}",
+                where=str(self._folder),
+                hint="Free space or fix the permissions; the folder is a cache and may be removed",
+            ) from error
+
+    def _make(self, days: Sequence[dt.date], parts: Path) -> None:
+        with duckdb_session(self._context.config.duckdb_settings()) as connection:
+            for together in self._portions(days, connection):
+                relations = DayRelations(self._context_of(together), connection)
+                for operator in relations.context.pipeline:
+                    relations.add(operator)
+                # Named after the sources as the run saw them: they must not have changed on the way here.
+                self._context.sources.verify_unchanged()
+                for day in together:
+                    self._write(day, relations, parts)
+
+    def _context_of(self, days: Sequence[dt.date]) -> DayContext:
+        """Adjacent event days as if they were one."""
+        lookback = float((days[-1] - days[0]).days * 86_400)
+        return dataclasses.replace(self._context, pipeline=self._pipeline(lookback), day=days[-1])
+
+    def _portions(
+        self, days: Sequence[dt.date], connection: duckdb.DuckDBPyConnection
+    ) -> list[Sequence[dt.date]]:
+        """The days in portions of few rows, or of one day."""
+        relations = DayRelations(self._context_of(days), connection)
+        rows = relations.source_rows(_window_scan(self.chain))
+        size = max(1, len(days) * _ROWS_AT_ONCE // max(rows, 1))
+        return [days[start : start + size] for start in range(0, len(days), size)]
+
+    def _write(self, day: dt.date, relations: DayRelations, parts: Path) -> None:
+        tick = dataclasses.replace(self._context, day=day).tick
+        number = (day - dt.date(1970, 1, 1)).days
+        rows = (
+            f"SELECT * REPLACE ({ROW} + {number * ROWS_PER_DAY} AS {ROW}) "
+            f"FROM ({relations.graph.sql(self.chain.relation)}) "
+            f"WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} ORDER BY {ROW}"
+        )
+        final = self.path(day)
+        part = parts / final.name
+        relations.graph.execute(
+            f"COPY ({rows}) TO {quote_literal(str(part))} (FORMAT parquet, COMPRESSION lz4_raw)",
+            self.chain.relation,
+        )
+        written = relations.graph.execute(f"DESCRIBE SELECT * FROM {files_sql([part])}", self.chain.relation)
+        if {row[0]: row[1] for row in written.fetchall()} != relations.graph.types(self.chain.relation):
+            raise NotExactError
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(final)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is there and ends as a Parquet file does; a broken one is made again."""
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def _window_scan(chain: HistoryChain) -> Scan:
+    return next(op for op in chain.operators if isinstance(op, Scan) and op.time_range is TimeRange.WINDOW)
+
+
+def _runs(days: list[dt.date]) -> list[list[dt.date]]:
+    """Adjacent days together."""
+    runs: list[list[dt.date]] = []
+    for day in days:
+        if runs and runs[-1][-1] + _ONE_DAY == day:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return runs
+
+
+def files_sql(paths: Iterable[Path]) -> str:
+    """A FROM item over history files."""
+    return f"read_parquet([{', '.join(quote_literal(str(path)) for path in paths)}])"

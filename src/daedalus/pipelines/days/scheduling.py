@@ -1,0 +1,118 @@
+"""Where the work of a run is done: here, one piece after the other, or in processes of their own.
+
+`ray_days.RayTasks` is the third way.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Protocol
+
+from daedalus.errors import ExecutionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from daedalus.pipelines.days.work import Done, SharedWork, Work
+
+    #: Told the index of a piece of work, and what is being done with it.
+    Report = Callable[[int, str], None]
+
+
+class Workers(Protocol):
+    """Does pieces of work, in any order."""
+
+    def each(self, shared: SharedWork, work: Sequence[Work], report: Report) -> Generator[tuple[int, Done]]:
+        """Index and outcome of each piece as it is done; closing the generator stops what is under way.
+
+        Args:
+            shared: the same in every call.
+            work: the pieces.
+            report: told what is being done.
+
+        Raises:
+            DaedalusError: what a piece raised, or that its worker died.
+        """
+        ...
+
+    def close(self) -> None:
+        """There is no more work."""
+        ...
+
+
+class InThisProcess:
+    """One piece after the other."""
+
+    def each(self, shared: SharedWork, work: Sequence[Work], report: Report) -> Generator[tuple[int, Done]]:
+        """Outcomes in the order of `work`."""
+        for index, one in enumerate(work):
+
+            def tell(message: str, index: int = index) -> None:
+                report(index, message)
+
+            tell("starting")
+            yield index, one.run(shared, tell)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Processes:
+    """Pieces in processes of their own, so that each has its DuckDB and its memory to itself.
+
+    Args:
+        count: processes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def each(self, shared: SharedWork, work: Sequence[Work], report: Report) -> Generator[tuple[int, Done]]:
+        """Outcomes as they come."""
+        if self._pool is None:
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self._count, mp_context=spawn, initializer=_receive, initargs=(shared,)
+            )
+        running = {self._pool.submit(_run, one): index for index, one in enumerate(work)}
+        try:
+            for future in concurrent.futures.as_completed(running):
+                yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise ExecutionError(
+                "a day worker was killed, most likely for want of memory",
+                hint="Lower day_workers or compute.duckdb_config.memory_limit and run again; "
+                "finished days are kept",
+            ) from error
+
+    def close(self) -> None:
+        """Wait for the days under way; those that wait for a process are not begun."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+#: A worker process serves one run.
+_received: list[SharedWork] = []
+
+
+def _receive(shared: SharedWork) -> None:
+    threading.Thread(target=_end_with_parent, name="daedalus-parent", daemon=True).start()
+    _received.append(shared)
+
+
+def _end_with_parent() -> None:
+    """A worker whose run was killed would hold its day against the run that goes on, and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run(work: Work) -> Done:
+    return work.run(_received[0])

@@ -1,0 +1,1 @@
+"""The enrich stage: the embedding columns of a day, shard by shard, in this process or on Ray."""

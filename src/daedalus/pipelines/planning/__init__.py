@@ -1,0 +1,1 @@
+"""What a run would read and make anew, without running it."""
