@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from daedalus.errors import DefinitionError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
 #: Units of an integer time column, and how many of them make a second.
 TICKS_PER_SECOND: Mapping[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -35,6 +35,10 @@ class Operation(StrEnum):
     SUM = "sum"
     MEAN = "mean"
     SECONDS_SINCE_LAST = "seconds_since_last"
+
+
+#: What a spec that names no time column means: this column, or the time of a spine that has no such column.
+DEFAULT_TIMESTAMP_COLUMN = "event_timestamp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,7 @@ class AggregationSpec:
     group_by: tuple[str, ...]
     operation: Operation
     value_column: str | None = None
-    timestamp_column: str = "event_timestamp"
+    timestamp_column: str = DEFAULT_TIMESTAMP_COLUMN
     timestamp_unit: str = "ms"
     include_current: bool = False
     window_days: float | None = None
@@ -103,6 +107,11 @@ class AggregationSpec:
                 object.__setattr__(self, name, int(value))  # 7.0 days are 7, also in the pipeline's text
         if self.history_group_by is not None:
             object.__setattr__(self, "history_group_by", tuple(self.history_group_by))
+
+    def means_time(self, name: str, columns: Container[str]) -> bool:
+        """Whether `name`, the time of a table with these columns, is the time that this spec means."""
+        unnamed = self.timestamp_column == DEFAULT_TIMESTAMP_COLUMN and self.timestamp_column not in columns
+        return unnamed or self.timestamp_column == name
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], where: str = "") -> AggregationSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daedalus.catalog.aggregation import DEFAULT_TIMESTAMP_COLUMN
 from daedalus.catalog.contract_checks import Doubts, check_columns
 from daedalus.catalog.dtypes import (
     canonical_dtype,
@@ -224,8 +225,10 @@ class _Checks:
             history = {field.name: field.dtype for field in view.fields}
         wanted = [("group_by", name, columns) for name in spec.group_by]
         wanted += [("history_group_by", name, history) for name in spec.history_keys]
-        wanted.append(("timestamp_column", spec.timestamp_column, columns))
-        wanted.append(("history_timestamp_column", spec.history_time, history))
+        if spec.timestamp_column != DEFAULT_TIMESTAMP_COLUMN:
+            wanted.append(("timestamp_column", spec.timestamp_column, columns))
+        if spec.history_timestamp_column is not None:
+            wanted.append(("history_timestamp_column", spec.history_timestamp_column, history))
         if spec.value_column is not None:
             wanted.append(("value_column", spec.value_column, history))
         seen: set[str] = set()

@@ -73,7 +73,7 @@ class SpecPlan:
                     f"unknown column {name!r}", where=where, hint=self._mend(name, known_types)
                 )
         expected = self.columns.spine.timestamp_field
-        if spec.timestamp_column != expected:
+        if not spec.means_time(expected, spine):
             yield DefinitionError(
                 f"timestamp_column is {spec.timestamp_column!r}, the spine's time is {expected!r}",
                 where=where,
