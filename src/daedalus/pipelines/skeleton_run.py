@@ -9,7 +9,7 @@ import datetime as dt
 import functools
 from typing import TYPE_CHECKING, Any
 
-from daedalus.errors import DefinitionError, ExecutionError, SourceError
+from daedalus.errors import ExecutionError, SourceError
 from daedalus.pipelines.days.context import DayContext, day_start_us, scan_range
 from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain
 from daedalus.pipelines.days.qid import number_sessions
@@ -84,12 +84,7 @@ class SkeletonRun:
         wanted = sorted(set(self._request.target_dates))
         config = self._request.run_config
         for day in wanted:
-            if not config.holds_day(day):
-                raise DefinitionError(
-                    f"{day.isoformat()} is outside feed_start..feed_end ({config.feed_start}..{config.feed_end})",
-                    where="target date",
-                    hint="Widen the months in config/training/runtime.yaml",
-                )
+            config.require_day(day)
         found = self._days_with_events(wanted)
         absent = [day.isoformat() for day in wanted if day not in found]
         if absent:

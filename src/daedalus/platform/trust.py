@@ -85,11 +85,18 @@ def lint(
     *,
     options: RunOptions | None = None,
 ) -> dict[str, Any]:
-    """What stands out in a day of a service, the newest one by default; see `daedalus.trust.lint`."""
+    """What stands out in a day of a service, the newest one by default; see `daedalus.trust.lint`.
+
+    Raises:
+        DefinitionError: the day's month is not one of the run's.
+        ExecutionError: the day has no events.
+    """
     from daedalus.trust.copies import newest_day
     from daedalus.trust.lint import lint_day
 
     config = registry.config(options)
+    if day is not None:
+        config.require_day(day)
     pipeline, columns = registry.pipeline(service, config), contract(registry, service, config)
     with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder:
         return lint_day(pipeline, columns, config, day or newest_day(columns, config), Path(folder))

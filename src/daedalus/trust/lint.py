@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from daedalus.errors import ExecutionError
 from daedalus.pipelines.days.visibility import created_ticks
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.sql.fragments import parse_fragment
@@ -71,6 +72,8 @@ def lint_day(
     with duckdb_session(config.duckdb_settings()) as connection:
         first = first_instant(columns, config, copies.ticks)
         linter = _Linter(connection, columns, copies, first)
+        if not linter.total:
+            raise ExecutionError(f"there are no events on {day.isoformat()}", where=f"view {copies.spine}")
         findings = [finding for check in _CHECKS for finding in check(linter)]
     return {
         "service": pipeline.service,

@@ -159,3 +159,15 @@ def test_the_table_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "duplicate spine rows" in out
     assert "what to do" in out
+
+
+@pytest.mark.parametrize(
+    ("day", "what"),
+    [("2026-05-06", "there are no events on 2026-05-06"), ("9999-12-31", "9999-12-31 is outside feed_start")],
+)
+def test_a_day_without_rows_is_not_found_sound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], day: str, what: str
+) -> None:
+    project(tmp_path, PLANTED)
+    assert main(["lint", "s", "--target-date", day]) in (1, 2)
+    assert what in capsys.readouterr().err

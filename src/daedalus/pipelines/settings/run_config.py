@@ -213,6 +213,15 @@ class TrainingRunConfig:
         """
         return self.feed_start <= f"{day:%Y%m}" <= self.feed_end
 
+    def require_day(self, day: date) -> None:
+        """DefinitionError unless the day's month lies in `feed_start..feed_end`."""
+        if not self.holds_day(day):
+            raise DefinitionError(
+                f"{day.isoformat()} is outside feed_start..feed_end ({self.feed_start}..{self.feed_end})",
+                where="target date",
+                hint="Widen the months in config/training/runtime.yaml",
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain data; secrets are masked, `${ENV}` references stay references."""
         out: dict[str, Any] = {}
