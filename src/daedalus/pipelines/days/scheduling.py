@@ -1,6 +1,6 @@
 """Where the work of a run is done: here, one piece after the other, or in processes of their own.
 
-`ray_days.RayTasks` is the third way.
+`on_ray.RayTasks` is the third way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Protocol
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daedalus.errors import ExecutionError
 
@@ -62,6 +63,26 @@ class InThisProcess:
         """Nothing is open."""
 
 
+class _Spawning(SpawnContext):
+    """Starts processes, and knows them: a pool that breaks while one is starting would wait for that one for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
+        """A process to start; the pool calls it by this name."""
+        process = SpawnProcess(*args, **kwargs)
+        self._started.append(process)
+        return process
+
+    def kill(self) -> None:
+        """End all that still run."""
+        for process in self._started:
+            if process.pid is not None:  # asking whether it lives would reap it under the pool's nose
+                process.kill()
+
+
 class Processes:
     """Pieces in processes of their own, so that each has its DuckDB and its memory to itself.
 
@@ -71,20 +92,21 @@ class Processes:
 
     def __init__(self, count: int) -> None:
         self._count = count
+        self._spawning = _Spawning()
         self._pool: ProcessPoolExecutor | None = None
 
     def each(self, shared: SharedWork, work: Sequence[Work], report: Report) -> Generator[tuple[int, Done]]:
         """Outcomes as they come."""
         if self._pool is None:
-            spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(
-                self._count, mp_context=spawn, initializer=_receive, initargs=(shared,)
+                self._count, mp_context=self._spawning, initializer=_receive, initargs=(shared,)
             )
-        running = {self._pool.submit(_run, one): index for index, one in enumerate(work)}
         try:
+            running = {self._pool.submit(_run, one): index for index, one in enumerate(work)}
             for future in concurrent.futures.as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:
+            self._spawning.kill()
             raise ExecutionError(
                 "a day worker was killed, most likely for want of memory",
                 hint="Lower day_workers or compute.duckdb_config.memory_limit and run again; "
