@@ -18,7 +18,6 @@ from daedalus.storage.view_reader import ERROR_MARK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from daedalus.catalog.aggregation import AggregationSpec
     from daedalus.pipelines.operators import (
         Filter,
         Join,
@@ -229,8 +228,3 @@ _WIDENS = {
     "INTEGER": ("SMALLINT", "TINYINT", "USMALLINT", "UTINYINT"),
     "DOUBLE": ("FLOAT", "INTEGER", "SMALLINT", "TINYINT"),
 }
-
-
-def own_specs(specs: tuple[AggregationSpec, ...]) -> tuple[AggregationSpec, ...]:
-    """Specs as they read a history that is handed to them directly."""
-    return tuple(dataclasses.replace(spec, history_view=None) for spec in specs)

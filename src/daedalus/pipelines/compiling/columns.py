@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from daedalus.catalog.model import FeatureColumnRef, SqlStep, Unset
+from daedalus.catalog.model import FeatureColumnRef, SqlStep
 from daedalus.catalog.services import assembled_columns, spec_dtype, view_columns
 from daedalus.errors import CompileError, DefinitionError, did_you_mean
 from daedalus.pipelines.operators import ProjectColumn, RayUdfTransform
@@ -386,8 +386,3 @@ def _coverage(spine: FeatureViewDef, config: TrainingRunConfig) -> Coverage | No
         event_column=event_column,
         events=setting.events,
     )
-
-
-def is_unset(value: object) -> bool:
-    """Whether a default was not given (None is a default)."""
-    return value is Unset.UNSET

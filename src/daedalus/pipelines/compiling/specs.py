@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -238,8 +237,3 @@ def _reach(spec: AggregationSpec) -> float | None:
         return None
     # A reach that no float holds is still one that reaches everything.
     return float(min(spec.window_days * SECONDS_PER_DAY + spec.delay_seconds, sys.float_info.max))
-
-
-def without_history_view(spec: AggregationSpec) -> AggregationSpec:
-    """The same spec over a history that is handed in directly."""
-    return dataclasses.replace(spec, history_view=None)

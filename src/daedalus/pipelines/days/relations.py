@@ -96,10 +96,6 @@ class DayRelations:
         if len(readers) == 1:
             self._kept.discard(name)
 
-    def keep_too(self, name: str) -> None:
-        """Keep a relation as a table, whoever reads it."""
-        self._kept.add(name)
-
     def add(self, operator: AnyOperator) -> str:
         """Define the operator's relation, and keep it where later operators need its rows; returns its SELECT."""
         name = operator.output
@@ -250,14 +246,7 @@ class DayRelations:
 
     def _require_unique_view(self, scan: Scan, base: str, reader: ViewReader) -> None:
         """A view without a time has no newest row: it must hold one row per entity."""
-        keys = ", ".join(quote_ident(key) for key in scan.keys)
-        known = " AND ".join(f"{quote_ident(key)} IS NOT NULL" for key in scan.keys)
-        text = f"concat_ws(', ', {keys})"
-        duplicates = self.graph.rows(
-            f"SELECT {text} FROM ({base}) WHERE {known} GROUP BY {keys} "
-            f"HAVING count(*) > 1 ORDER BY {keys} LIMIT 3",
-            scan.name,
-        )
+        duplicates = self.graph.rows(_several_sql(f"({base})", scan.keys), scan.name)
         if duplicates:
             shown = "; ".join(row[0] for row in duplicates)
             raise SourceError(
@@ -337,13 +326,9 @@ class DayRelations:
             )
         ):
             return
-        key_list = ", ".join(quote_ident(key) for key in keys)
-        known = " AND ".join(f"{quote_ident(key)} IS NOT NULL" for key in keys)
         name = operator.inputs[1]
         found = self.graph.rows(
-            f"{self._with((name,))}SELECT concat_ws(', ', {key_list}) FROM {quote_ident(name)} WHERE {known} "
-            f"GROUP BY {key_list} HAVING count(*) > 1 ORDER BY {key_list} LIMIT 3",
-            operator.name,
+            f"{self._with((name,))}{_several_sql(quote_ident(name), keys)}", operator.name
         )
         if found:
             shown = "; ".join(row[0] for row in found)
@@ -364,3 +349,13 @@ class DayRelations:
         if isinstance(producer, Scan):
             unit = self.context.catalog.view(producer.source_ref).source.timestamp_unit
         return created_ticks(column, dtype, unit, self.context.ticks_per_second)
+
+
+def _several_sql(relation: str, keys: Iterable[str]) -> str:
+    """Up to three keys, as text, of which a FROM item has several rows; a key with a NULL is none."""
+    names = [quote_ident(key) for key in keys]
+    listed, known = ", ".join(names), " AND ".join(f"{name} IS NOT NULL" for name in names)
+    return (
+        f"SELECT concat_ws(', ', {listed}) FROM {relation} WHERE {known} "
+        f"GROUP BY {listed} HAVING count(*) > 1 ORDER BY {listed} LIMIT 3"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,7 @@ class Source(Protocol):
         """Let go of what keeps the snapshot alive; called once, at the end of the run."""
 
 
+@runtime_checkable
 class Fetching(Protocol):
     """A source whose `relation_sql` fetches rows; it can also say what the relation looks like without any."""
 
@@ -81,6 +82,7 @@ class Fetching(Protocol):
         """A FROM item with the relation's columns and no rows; fetches nothing."""
 
 
+@runtime_checkable
 class Doubting(Protocol):
     """A source whose values DuckDB may misread; it can tell them."""
 
@@ -90,11 +92,10 @@ class Doubting(Protocol):
 
 def sound_sql(source: Source, value: str, dtype: str) -> str:
     """The condition of a source that doubts its values; else empty."""
-    sound = getattr(source, "sound_sql", None)
-    return "" if sound is None else str(sound(value, dtype))
+    return source.sound_sql(value, dtype) if isinstance(source, Doubting) else ""
 
 
 def shape_sql(source: Source, time_range: TickRange | None, columns: Sequence[str] | None) -> str:
     """A FROM item for statements that are bound or shown, but not run."""
-    shape = getattr(source, "shape_sql", source.relation_sql)
-    return str(shape(time_range, columns))
+    shape = source.shape_sql if isinstance(source, Fetching) else source.relation_sql
+    return shape(time_range, columns)
