@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from daedalus.cli.main import main
 from daedalus.errors import BusyError, DefinitionError, ExecutionError
 from daedalus.metadata.process import ProcessMark
 from daedalus.metadata.store import MetadataStore, RunStatus
+from daedalus.platform import PlatformRegistry
 from daedalus.platform.faults import fault_of
-from daedalus.platform.records import run_holding
+from daedalus.platform.records import run_holding, show_run
 from daedalus.platform.run_control import cancel
+from daedalus.platform.run_queue import RunQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,6 +101,22 @@ def stubborn(store: MetadataStore) -> Iterator[tuple[str, psutil.Process, psutil
         for one in (child, process):
             if one.is_running():
                 one.kill()
+
+
+@pytest.mark.parametrize("milliseconds", [0, 8, 15, 30, 400])
+def test_a_queue_that_closes_interrupts_a_process_that_still_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, milliseconds: int
+) -> None:
+    """An interpreter that is interrupted while it starts ends as one that fails, or goes on as if not told."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "shop"]) == 0
+    registry = PlatformRegistry.open(tmp_path / "shop")
+    runs = RunQueue()
+    run_id = runs.submit(registry, "product_ranking", dt.date(2026, 1, 5))["run_id"]
+    time.sleep(milliseconds / 1000)
+    runs.close()
+    run = show_run(registry, run_id)
+    assert (run["status"], list(tmp_path.rglob("skeleton/dt=*"))) == ("interrupted", [])
 
 
 def test_what_heeds_nothing_is_killed_with_its_children(store: MetadataStore, stubborn: Any) -> None:

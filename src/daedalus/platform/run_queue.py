@@ -28,6 +28,7 @@ from daedalus.platform.records import run_holding
 from daedalus.platform.registry import RunOptions, train_request
 from daedalus.platform.results import RunState
 from daedalus.platform.run_control import GRACE_SECONDS, kill_tree
+from daedalus.platform.run_worker import ENDING_SIGNALS
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -167,6 +168,8 @@ class RunQueue:
     # ------------------------------------------------------------------ the workers' side
 
     def _work(self) -> None:
+        # A run's process inherits the mask: an interpreter interrupted while it starts says that it failed.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         while (job := self._jobs.get()) is not None:
             with contextlib.suppress(DaedalusError):  # the records are gone: nobody to tell
                 self._do(job)
@@ -190,7 +193,8 @@ class RunQueue:
         code = process.wait()
         with self._lock:
             self._running.pop(job.run_id, None)
-        _settle(job, code, said)
+            closed = self._closed
+        _settle(job, code, said, interrupted=closed or code in _INTERRUPTED)
 
 
 class ElsewhereLauncher:
@@ -230,7 +234,7 @@ def _is_over(job: _Job) -> bool:
     return job.store.find(job.run_id).status.is_over
 
 
-def _settle(job: _Job, code: int, said: Path) -> None:
+def _settle(job: _Job, code: int, said: Path, *, interrupted: bool) -> None:
     """See to it that a run whose process is gone has an end."""
     run = job.store.find(job.run_id)
     if not run.ended_at and run.status is not RunStatus.CANCELLED:
@@ -239,7 +243,7 @@ def _settle(job: _Job, code: int, said: Path) -> None:
         if last:
             job.store.log(job.run_id).write("process", level="error", stderr=last)
         # It may be told to end before it has begun its record, which would say so.
-        status = RunStatus.INTERRUPTED if code in _INTERRUPTED else RunStatus.FAILED
+        status = RunStatus.INTERRUPTED if interrupted else RunStatus.FAILED
         job.store.finish(job.run_id, status, error=_told(f"its process ended by {how}"))
     said.unlink(missing_ok=True)
 
