@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daedalus.catalog.model import FeatureColumnRef
-from daedalus.catalog.services import assembled_columns, resolve_column
+from daedalus.catalog.services import ServiceColumns, assembled_columns
 from daedalus.errors import DefinitionError
 from support.projects import PROJECT, SERVICE, load, write
 
@@ -115,7 +115,7 @@ def test_rolling_columns_of_the_project(loaded: tuple[FeatureServiceDef, Feature
 def test_resolving(
     loaded: tuple[FeatureServiceDef, FeatureCatalog], ref: str, name: str, dtype: str, view: str | None
 ) -> None:
-    found = resolve_column(*loaded, FeatureColumnRef.parse(ref))
+    found = ServiceColumns.of(*loaded).resolve(FeatureColumnRef.parse(ref))
     assert (found.name, found.dtype) == (name, dtype)
     assert (found.view.name if found.view else None) == view
     assert (found.field.name if found.field else None) == (ref.split(":")[1] if view else None)
@@ -134,5 +134,5 @@ def test_what_does_not_resolve(
     loaded: tuple[FeatureServiceDef, FeatureCatalog], ref: str, message: str
 ) -> None:
     with pytest.raises(DefinitionError) as caught:
-        resolve_column(*loaded, FeatureColumnRef.parse(ref))
+        ServiceColumns.of(*loaded).resolve(FeatureColumnRef.parse(ref))
     assert str(caught.value).startswith(message)

@@ -36,7 +36,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    # The loader brings pyarrow: only those who load a catalog pay for it.
+    # Only those who ask for a catalog pay for what reads dtypes and entities.
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

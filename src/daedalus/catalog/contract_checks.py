@@ -13,8 +13,8 @@ from daedalus.errors import DefinitionError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from daedalus.catalog.contents import CatalogContents
     from daedalus.catalog.model import FeatureColumnRef, ServiceColumn
-    from daedalus.catalog.registry import FeatureCatalog
     from daedalus.catalog.service_reader import ReadService
     from daedalus.catalog.services import ServiceColumns
 
@@ -43,7 +43,7 @@ class Doubts:
     joined: frozenset[str] | None = None
 
     @classmethod
-    def of(cls, read: ReadService, catalog: FeatureCatalog, broken: Collection[str]) -> Doubts:
+    def of(cls, read: ReadService, catalog: CatalogContents, broken: Collection[str]) -> Doubts:
         """The doubts about one service: its unreadable parts, and views with problems of their own."""
         lost = read.lost
         found = {_KEYS[key] for key in lost if key in _KEYS}

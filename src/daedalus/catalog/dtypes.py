@@ -43,7 +43,6 @@ __all__ = [
     "from_arrow",
     "is_integer",
     "is_list",
-    "is_numeric",
     "is_time",
     "joinable",
     "list_size",
@@ -150,11 +149,6 @@ def list_size(dtype: str) -> int | None:
 def is_integer(dtype: str) -> bool:
     """Whether the values are whole numbers."""
     return canonical_dtype(dtype) in _INTEGERS
-
-
-def is_numeric(dtype: str) -> bool:
-    """Whether the values are numbers."""
-    return _is_numeric(parse_dtype(dtype))
 
 
 def _is_numeric(dtype: Dtype) -> bool:

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daedalus.catalog.contents import CatalogContents
 from daedalus.catalog.entities import ENTITIES, read_entities
 from daedalus.catalog.references import expand_references
-from daedalus.catalog.registry import FeatureCatalog
 from daedalus.catalog.sections import Section
 from daedalus.catalog.service_checks import check_service
 from daedalus.catalog.service_reader import ReadService, read_service
 from daedalus.catalog.views import read_view
-from daedalus.catalog.yaml_reader import Document, read_yaml
+from daedalus.catalog.yaml_reader import read_yaml
 from daedalus.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -26,23 +26,23 @@ ENTITIES_NAME = "entities.yaml"
 _SUFFIXES = (".yaml", ".yml")
 
 
-def load_catalog(
+def load_definitions(
     views_dir: str | os.PathLike[str],
     *,
     services_dir: str | os.PathLike[str] | None,
     entities_file: str | os.PathLike[str] | None,
     constants: Mapping[str, Any],
     rolling: Mapping[str, str],
-) -> FeatureCatalog:
+) -> CatalogContents:
     """See `FeatureCatalog.from_yaml_dir`."""
     loader = _Loader(constants)
     entities = loader.entities(Path(views_dir), entities_file)
     views = loader.views(Path(views_dir), entities)
-    catalog = FeatureCatalog(entities=entities, views=views)
+    catalog = CatalogContents(entities=entities, views=views)
     services = loader.services(Path(services_dir), catalog, rolling) if services_dir is not None else []
     if loader.problems:
         raise DefinitionError.gather(loader.problems)
-    return FeatureCatalog(entities=entities, views=views, services=[read.service for read in services])
+    return CatalogContents(entities=entities, views=views, services=[read.service for read in services])
 
 
 class _Loader:
@@ -59,9 +59,13 @@ class _Loader:
         self.problems += document.problems
         if document.tree is None:
             return None
-        tree, problems = expand_references(document.tree, self.constants, locate=document.locate)
+        spliced: list[Steps] = []
+        tree, problems = expand_references(
+            document.tree, self.constants, locate=document.locate, on_splice=spliced.append
+        )
         self.problems += problems
-        _forget_spliced(document, document.tree, tree, ())
+        for steps in spliced:
+            document.forget(steps)
         return Section(document, tree, (), self.problems)
 
     def entities(self, views_dir: Path, file: str | os.PathLike[str] | None) -> dict[str, Entity]:
@@ -88,7 +92,7 @@ class _Loader:
         return list(found.values())
 
     def services(
-        self, folder: Path, catalog: FeatureCatalog, rolling: Mapping[str, str]
+        self, folder: Path, catalog: CatalogContents, rolling: Mapping[str, str]
     ) -> list[ReadService]:
         found: dict[str, ReadService] = {}
         for path in self.files(folder, "services"):
@@ -133,16 +137,3 @@ def _shown_path(path: Path) -> str:
         return path.absolute().relative_to(Path.cwd()).as_posix()
     except (ValueError, OSError):
         return path.as_posix()
-
-
-def _forget_spliced(document: Document, before: Any, after: Any, steps: Steps) -> None:
-    """Where a constant was spliced into a list, item numbers no longer tell lines: keep the list's own."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key, value in before.items():
-            _forget_spliced(document, value, after.get(key), (*steps, key))
-    elif isinstance(before, list) and isinstance(after, list):
-        if len(before) != len(after):
-            document.forget(steps)
-            return
-        for index, (old, new) in enumerate(zip(before, after, strict=True)):
-            _forget_spliced(document, old, new, (*steps, index))

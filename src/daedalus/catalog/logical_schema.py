@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from daedalus.catalog.aggregation import AggregationSpec
+    from daedalus.catalog.contents import CatalogContents
     from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, Lookback, ServiceColumn, SqlStep
-    from daedalus.catalog.registry import FeatureCatalog
     from daedalus.catalog.services import Assembled
 
 #: A service's logical schema, as `registry.lock.json` holds it: plain data, empty values left out.
@@ -44,7 +44,7 @@ Schema = dict[str, Any]
 
 def service_schema(
     service: FeatureServiceDef,
-    catalog: FeatureCatalog,
+    catalog: CatalogContents,
     *,
     specs: Iterable[AggregationSpec] = (),
     embeddings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -69,7 +69,7 @@ class _Resolution:
     """One service being resolved; `computed`, `aliases` and `histories` grow with what is read."""
 
     service: FeatureServiceDef
-    catalog: FeatureCatalog
+    catalog: CatalogContents
     assembled: Assembled
     specs: Mapping[str, AggregationSpec]
     embeddings: Mapping[str, Mapping[str, Any]]
@@ -81,7 +81,7 @@ class _Resolution:
     def of(
         cls,
         service: FeatureServiceDef,
-        catalog: FeatureCatalog,
+        catalog: CatalogContents,
         project_specs: tuple[AggregationSpec, ...],
         embeddings: Mapping[str, Mapping[str, Any]],
     ) -> _Resolution:

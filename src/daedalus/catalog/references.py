@@ -16,17 +16,17 @@ from daedalus.errors import DefinitionError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_REFERENCE = re.compile(r"\$\{base\.([^{}]*)\}")
+    from daedalus.catalog.yaml_reader import Steps
 
-Path = tuple[str | int, ...]
+_REFERENCE = re.compile(r"\$\{base\.([^{}]*)\}")
 
 
 def expand_references(
     tree: Any,
     constants: Mapping[str, Any],
     *,
-    locate: Callable[[Path], str],
-    on_splice: Callable[[Path], None] = lambda _: None,
+    locate: Callable[[Steps], str],
+    on_splice: Callable[[Steps], None] = lambda _: None,
 ) -> tuple[Any, list[DefinitionError]]:
     """A copy of a YAML tree with its references replaced, and a problem for each unknown one.
 
@@ -42,7 +42,7 @@ def expand_references(
     """
     problems: list[DefinitionError] = []
 
-    def constant(name: str, path: Path) -> Any:
+    def constant(name: str, path: Steps) -> Any:
         if name in constants:
             return constants[name]
         problems.append(
@@ -52,24 +52,25 @@ def expand_references(
         )
         return f"${{base.{name}}}"
 
-    def text(value: str, path: Path) -> Any:
+    def text(value: str, path: Steps) -> Any:
         whole = _REFERENCE.fullmatch(value.strip())
         if whole:
             return constant(whole[1], path)
         return _REFERENCE.sub(lambda match: str(constant(match[1], path)), value)
 
-    def items(values: list[Any], path: Path) -> list[Any]:
+    def items(values: list[Any], path: Steps) -> list[Any]:
         out: list[Any] = []
         for index, value in enumerate(values):
             new = walk(value, (*path, index))
             if isinstance(value, str) and isinstance(new, list):
-                on_splice(path)
+                if len(new) != 1:
+                    on_splice(path)
                 out.extend(new)
             else:
                 out.append(new)
         return out
 
-    def walk(node: Any, path: Path) -> Any:
+    def walk(node: Any, path: Steps) -> Any:
         if isinstance(node, str):
             return text(node, path) if "${base." in node else node
         if isinstance(node, dict):

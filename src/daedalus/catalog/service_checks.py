@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from daedalus.catalog.aggregation import AggregationSpec
+    from daedalus.catalog.contents import CatalogContents
     from daedalus.catalog.model import FeatureViewDef, Lookback, SqlStep
-    from daedalus.catalog.registry import FeatureCatalog
     from daedalus.catalog.service_reader import ReadService
     from daedalus.catalog.services import Assembled
 
 
 def check_service(
-    read: ReadService, catalog: FeatureCatalog, *, broken: Collection[str], rolling: Mapping[str, str]
+    read: ReadService, catalog: CatalogContents, *, broken: Collection[str], rolling: Mapping[str, str]
 ) -> None:
     """Note every problem of a service's references.
 
@@ -47,7 +47,7 @@ class _Checks:
     """The checks of one service, in the order of the file's keys."""
 
     def __init__(
-        self, read: ReadService, catalog: FeatureCatalog, broken: Collection[str], rolling: Mapping[str, str]
+        self, read: ReadService, catalog: CatalogContents, broken: Collection[str], rolling: Mapping[str, str]
     ) -> None:
         self.read = read
         self.section = read.section

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from daedalus.catalog.aggregation import AggregationSpec
+    from daedalus.catalog.contents import CatalogContents
     from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, FieldDef, SqlStep, ViewJoin
-    from daedalus.catalog.registry import FeatureCatalog
 
 #: name in assembled rows -> (reference, dtype); the dtype is empty where definitions alone cannot tell it.
 Assembled = dict[str, tuple[FeatureColumnRef, str]]
@@ -51,7 +51,7 @@ class ResolvedColumn:
 
 
 def joins_of(
-    service: FeatureServiceDef, catalog: FeatureCatalog
+    service: FeatureServiceDef, catalog: CatalogContents
 ) -> Iterator[tuple[ViewJoin, FeatureViewDef]]:
     """The joined views, in file order; views that the catalog lacks are left out."""
     for join in service.views:
@@ -59,7 +59,7 @@ def joins_of(
             yield join, catalog.views[join.view]
 
 
-def view_columns(service: FeatureServiceDef, catalog: FeatureCatalog) -> Assembled:
+def view_columns(service: FeatureServiceDef, catalog: CatalogContents) -> Assembled:
     """The spine's columns and the joined views', by their name in assembled rows."""
     found: Assembled = {}
     counts: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def view_columns(service: FeatureServiceDef, catalog: FeatureCatalog) -> Assembl
 
 
 def assembled_columns(
-    service: FeatureServiceDef, catalog: FeatureCatalog, *, rolling: Mapping[str, str] | None = None
+    service: FeatureServiceDef, catalog: CatalogContents, *, rolling: Mapping[str, str] | None = None
 ) -> Assembled:
     """Every column of assembled rows, by name.
 
@@ -108,7 +108,7 @@ def assembled_columns(
     return found
 
 
-def spec_dtype(spec: AggregationSpec, columns: Mapping[str, str], catalog: FeatureCatalog) -> str:
+def spec_dtype(spec: AggregationSpec, columns: Mapping[str, str], catalog: CatalogContents) -> str:
     """The dtype of a rolling column; empty when its value column's is not known.
 
     Args:
@@ -172,13 +172,13 @@ class ServiceColumns:
     """The columns of one service, by name and by reference."""
 
     service: FeatureServiceDef
-    catalog: FeatureCatalog
+    catalog: CatalogContents
     assembled: Assembled
     by_ref: Mapping[FeatureColumnRef, tuple[str, str]]
 
     @classmethod
     def of(
-        cls, service: FeatureServiceDef, catalog: FeatureCatalog, *, rolling: Mapping[str, str] | None = None
+        cls, service: FeatureServiceDef, catalog: CatalogContents, *, rolling: Mapping[str, str] | None = None
     ) -> ServiceColumns:
         """Work out the columns of `service`; `rolling` as in `assembled_columns`."""
         assembled = assembled_columns(service, catalog, rolling=rolling)
@@ -195,7 +195,14 @@ class ServiceColumns:
         return None
 
     def resolve(self, ref: FeatureColumnRef) -> ResolvedColumn:
-        """What a reference means; see `resolve_column`."""
+        """What a reference of the service means.
+
+        `rolling:` and `embedding:` names that the service does not define are taken on trust, with an empty
+        dtype: their specs live in `aggregations.yaml`, which the compiler reads.
+
+        Raises:
+            DefinitionError: no such view, alias or column; with near matches.
+        """
         view = self.view(ref.view)
         if ref in self.by_ref:
             name, dtype = self.by_ref[ref]
@@ -212,17 +219,3 @@ class ServiceColumns:
         if not hint.startswith("Did") and view is not None:
             hint = did_you_mean(ref.column, [field.name for field in view.fields])
         raise DefinitionError(f"unknown column {str(ref)!r}", hint=hint)
-
-
-def resolve_column(
-    service: FeatureServiceDef, catalog: FeatureCatalog, ref: FeatureColumnRef
-) -> ResolvedColumn:
-    """What a reference of the service means.
-
-    `rolling:` and `embedding:` names that the service does not define are taken on trust, with an empty
-    dtype: their specs live in `aggregations.yaml`, which the compiler reads.
-
-    Raises:
-        DefinitionError: no such view, alias or column; with near matches.
-    """
-    return ServiceColumns.of(service, catalog).resolve(ref)
