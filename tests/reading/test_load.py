@@ -83,9 +83,11 @@ def test_columns_stages_and_missing_days(project):
         load(project, "2026-05-01", "2026-05-12")
     assert "2026-05-11" in caught.value.what
     assert "daeda pipeline train s" in caught.value.hint
+    assert caught.value.hint.endswith("or leave them out: missing='skip'")
     assert load(project, "2026-05-01", "2026-05-12", missing="skip").days == DAYS
-    with pytest.raises(ExecutionError, match="this day is not there: 2026-05-03"):
+    with pytest.raises(ExecutionError, match="this day is not there: 2026-05-03") as caught:
         load(project, "2026-05-03", missing="skip")
+    assert "leave" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,12 @@ class NumpyBatches:
 
     Args:
         stream: what is read.
+        dimensions: by column the length that its lists have, where they have one.
     """
 
-    def __init__(self, stream: BatchStream) -> None:
+    def __init__(self, stream: BatchStream, dimensions: Mapping[str, int]) -> None:
         self.stream = stream
+        self._dimensions = dimensions
 
     def __len__(self) -> int:
         """How many batches there are."""
@@ -36,7 +38,7 @@ class NumpyBatches:
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         for batch in self.stream:
-            yield to_numpy(batch, self.stream.data.dimensions)
+            yield to_numpy(batch, self._dimensions)
 
 
 def to_numpy(
@@ -69,7 +71,7 @@ def _column(name: str, array: pa.Array, dimension: int | None) -> dict[str, np.n
         return {name: items, f"{name}.offsets": np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])}
     if pa.types.is_fixed_size_list(kind):
         lengths = np.where(_valid(array), width, 0)
-        items = items[: int(lengths.sum())] if len(items) == lengths.sum() else _fixed_items(array, width)
+        items = items if len(items) == lengths.sum() else _fixed_items(array, width)
     filled = lengths > 0
     wrong = lengths[filled & (lengths != width)]
     if len(wrong):

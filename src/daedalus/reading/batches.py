@@ -17,9 +17,9 @@ import pyarrow as pa
 from daedalus.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from daedalus.reading.days import DayFile, TrainingData
+    from daedalus.reading.day_file import DayFile
 
 #: Row groups that are read side by side to be mixed.
 _OPEN = 4
@@ -40,7 +40,8 @@ class BatchStream:
     """Record batches; each iteration reads the epoch from its beginning.
 
     Args:
-        data: the days.
+        files: of the days, in order.
+        columns: what is read of them, in this order.
         batch_size: rows of each batch but the last.
         seed: shuffles; None keeps the order.
         rank: which of `world_size` parts.
@@ -55,15 +56,16 @@ class BatchStream:
 
     def __init__(
         self,
-        data: TrainingData,
+        files: Iterable[DayFile],
+        columns: Sequence[str],
         *,
         batch_size: int,
-        seed: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        even: bool = True,
-        drop_last: bool = False,
-        shuffle_rows: int = 65_536,
+        seed: int | None,
+        rank: int,
+        world_size: int,
+        even: bool,
+        drop_last: bool,
+        shuffle_rows: int,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -78,14 +80,14 @@ class BatchStream:
             )
         if seed is not None and seed < 0:
             raise DefinitionError(f"seed is {seed}, but must not be negative", where="batches")
-        self.data = data
         self.batch_size = batch_size
         self.epoch = 0
         self._seed = seed
         self._parts = [(rank, world_size, even)]
         self._drop_last = drop_last
         self._shuffle_rows = shuffle_rows
-        self._groups = tuple(_row_groups(data.files))
+        self._columns = list(columns)
+        self._groups = tuple(_row_groups(files))
 
     @property
     def rows(self) -> int:
@@ -150,15 +152,14 @@ class BatchStream:
             raise piece.file.broken(error) from error
 
     def _rows_of(self, piece: _RowGroup) -> Iterator[pa.RecordBatch]:
-        names = self.data.schema.names
         with piece.file.open() as file:
             at = 0
             for batch in file.iter_batches(
-                batch_size=_READ_ROWS, row_groups=[piece.index], columns=names, use_threads=False
+                batch_size=_READ_ROWS, row_groups=[piece.index], columns=self._columns, use_threads=False
             ):
                 low, high = max(piece.start - at, 0), min(piece.stop - at, batch.num_rows)
                 if low < high:
-                    yield batch.select(names).slice(low, high - low)
+                    yield batch.select(self._columns).slice(low, high - low)
                 at += batch.num_rows
                 if at >= piece.stop:
                     return

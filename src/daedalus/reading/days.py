@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
+from daedalus.reading.batches import BatchStream
+from daedalus.reading.day_file import DayFile
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -21,51 +21,8 @@ if TYPE_CHECKING:
 
     from daedalus.metadata.days import DayManifest, DayStore
     from daedalus.reading.arrays import NumpyBatches
-    from daedalus.reading.batches import BatchStream
 
 _SHOWN = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DayFile:
-    """One Parquet file of a day.
-
-    Attributes:
-        mark: inode, bytes and time of change when the day was looked at: a day written anew has others.
-    """
-
-    day: str
-    path: str
-    mark: tuple[int, int, int]
-
-    def open(self) -> pq.ParquetFile:
-        """The file, if it is the one that was looked at.
-
-        Raises:
-            ExecutionError: the day was written anew, or removed, since then; or the file is broken.
-        """
-        try:
-            if _mark(self.path) == self.mark:
-                return pq.ParquetFile(self.path)
-        except FileNotFoundError:
-            pass
-        except (OSError, pa.ArrowException) as error:
-            raise self.broken(error) from error
-        raise ExecutionError(
-            "the day was written anew or removed since it was loaded",
-            where=self.path,
-            hint="Load it again",
-            day=self.day,
-        )
-
-    def broken(self, error: Exception) -> ExecutionError:
-        """What to raise where Arrow cannot read it."""
-        return ExecutionError(
-            f"the file cannot be read: {str(error).splitlines()[0]}",
-            where=self.path,
-            hint="Remove the day's folder and train the day again",
-            day=self.day,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +112,9 @@ class TrainingData:
             drop_last: leave out a last batch that is not full.
             shuffle_rows: how many rows are held to be mixed; they bound the memory.
         """
-        from daedalus.reading.batches import BatchStream
-
         return BatchStream(
-            self,
+            self.files,
+            self.columns,
             batch_size=batch_size,
             seed=seed,
             rank=rank,
@@ -177,7 +133,7 @@ class TrainingData:
         """
         from daedalus.reading.arrays import NumpyBatches
 
-        return NumpyBatches(self.batches(batch_size, **options))
+        return NumpyBatches(self.batches(batch_size, **options), self.dimensions)
 
     def torch(
         self,
@@ -196,9 +152,16 @@ class TrainingData:
         Raises:
             MissingExtraError: torch is not installed.
         """
-        from daedalus.reading.torch_dataset import torch_dataset
+        from daedalus.reading.torch_dataset import own_place, torch_dataset
 
-        return torch_dataset(self, batch_size, rank=rank, world_size=world_size, options=options)
+        own_rank, own_size = own_place()
+        stream = self.batches(
+            batch_size,
+            rank=own_rank if rank is None else rank,
+            world_size=own_size if world_size is None else world_size,
+            **options,
+        )
+        return torch_dataset(stream, self.dimensions)
 
 
 def open_days(
@@ -218,9 +181,9 @@ def open_days(
     found = {day: manifest for day in days if (manifest := store.manifest(day)) is not None}
     missing = [day.isoformat() for day in days if day not in found]
     if (missing and not skip_missing) or not found:
-        raise _absent(service, stage, store, missing)
+        raise _absent(service, stage, store, missing, others=bool(found))
     files = [
-        _day_file(day, store.path(day) / name)
+        DayFile.of(day.isoformat(), store.path(day) / name)
         for day, manifest in found.items()
         for name, _ in manifest.files
         if name.endswith(".parquet")
@@ -236,7 +199,10 @@ def open_days(
     )
 
 
-def _absent(service: str, stage: str, store: DayStore, missing: Sequence[str]) -> ExecutionError:
+def _absent(
+    service: str, stage: str, store: DayStore, missing: Sequence[str], *, others: bool
+) -> ExecutionError:
+    """What to raise for days that are not there; `others`: some that were asked for are."""
     shown = ", ".join(missing[:_SHOWN])
     more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
     what = "this day is" if len(missing) == 1 else f"{len(missing)} days are"
@@ -246,23 +212,9 @@ def _absent(service: str, stage: str, store: DayStore, missing: Sequence[str]) -
         where=str(store.root),
         hint=f"Run daeda pipeline train {service} {options}"
         + (", or take stage='skeleton'" if stage == "enriched" else "")
-        + (", or leave them out: missing='skip'" if len(missing) > 1 else ""),
+        + (f", or leave {'it' if len(missing) == 1 else 'them'} out: missing='skip'" if others else ""),
         day=missing[0],
     )
-
-
-def _day_file(day: dt.date, path: Path) -> DayFile:
-    try:
-        return DayFile(day=day.isoformat(), path=str(path.absolute()), mark=_mark(path))
-    except OSError as error:
-        raise ExecutionError(
-            f"the day cannot be read: {error.strerror or error}", where=str(path), day=day.isoformat()
-        ) from error
-
-
-def _mark(path: Path | str) -> tuple[int, int, int]:
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _schema(service: str, found: Mapping[dt.date, DayManifest], files: Iterable[DayFile]) -> pa.Schema:

@@ -17,31 +17,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from daedalus.reading.batches import BatchStream
-    from daedalus.reading.days import TrainingData
 
 
-def torch_dataset(
-    data: TrainingData,
-    batch_size: int,
-    *,
-    rank: int | None,
-    world_size: int | None,
-    options: Mapping[str, Any],
-) -> Any:
-    """The dataset over these days.
+def torch_dataset(stream: BatchStream, dimensions: Mapping[str, int]) -> Any:
+    """The dataset over a stream; `dimensions` as for `NumpyBatches`.
 
     Raises:
         MissingExtraError: torch is not installed.
     """
-    kind = _dataset_class()
-    own_rank, own_size = _place()
-    stream = data.batches(
-        batch_size,
-        rank=own_rank if rank is None else rank,
-        world_size=own_size if world_size is None else world_size,
-        **options,
-    )
-    return kind(stream)
+    return _dataset_class()(stream, dimensions)
+
+
+def own_place() -> tuple[int, int]:
+    """Rank and world size of this process: those of `torch.distributed` where it is initialized, else 0 and 1.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    distributed = _torch().distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 def to_tensors(batch: pa.RecordBatch, dimensions: Mapping[str, int]) -> dict[str, Any]:
@@ -67,9 +63,10 @@ def _dataset_class() -> Any:
     class TrainingDataset(base):  # type: ignore[misc]
         """Batches of tensors by name, already batched: give the loader `batch_size=None`."""
 
-        def __init__(self, stream: BatchStream) -> None:
+        def __init__(self, stream: BatchStream, dimensions: Mapping[str, int]) -> None:
             super().__init__()
             self.stream = stream
+            self.dimensions = dimensions
 
         def set_epoch(self, epoch: int) -> None:
             """Say which epoch the next iteration reads; before the loader starts its workers."""
@@ -79,25 +76,13 @@ def _dataset_class() -> Any:
             worker = torch.utils.data.get_worker_info()
             stream = self.stream if worker is None else self.stream.for_worker(worker.id, worker.num_workers)
             for batch in stream:
-                yield to_tensors(batch, stream.data.dimensions)
+                yield to_tensors(batch, self.dimensions)
 
         def __reduce__(self) -> tuple[Any, ...]:
             # The class is made where torch is: a worker makes its own.
-            return _again, (self.stream,)
+            return torch_dataset, (self.stream, self.dimensions)
 
     return TrainingDataset
-
-
-def _again(stream: BatchStream) -> Any:
-    return _dataset_class()(stream)
-
-
-def _place() -> tuple[int, int]:
-    """Rank and world size of this process."""
-    distributed = _torch().distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def _torch() -> Any:
