@@ -85,15 +85,7 @@ def compile_service(
         output_dir=output_dir,
     )
     if output is Format.JSON:
-        print_json(
-            {
-                "service": compiled.service,
-                "path": None if compiled.path is None else str(compiled.path),
-                "edited": None if compiled.edited is None else str(compiled.edited),
-                "notices": list(compiled.notices),
-                "pipeline": compiled.pipeline.to_yaml_dict(),
-            }
-        )
+        print_json(compiled.to_dict())
         return
     sys.stdout.write(compiled.yaml)
     if compiled.path is not None:

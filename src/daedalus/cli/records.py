@@ -129,16 +129,7 @@ def reproduce(
 
 def _print_reproduction(found: Reproduction) -> None:
     if found.ran:
-        rows = [
-            (
-                day.day,
-                day.stage,
-                "same" if day.same else "differs" if day.found else "not made",
-                day.recorded,
-                day.found,
-            )
-            for day in found.days
-        ]
+        rows = [(day.day, day.stage, day.result, day.recorded, day.found) for day in found.days]
         print_table(("day", "stage", "result", "recorded", "now"), rows)
     if found.causes:
         heading = "different, without effect" if found.same else "what is different now"

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daedalus.platform.registry import PlatformRegistry, RunOptions
+from daedalus.platform.project import RunOptions
+from daedalus.platform.registry import PlatformRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

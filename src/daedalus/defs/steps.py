@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.defs.metadata import day_metadata
 from daedalus.errors import CompileError, DaedalusError, DefinitionError, MissingExtraError
+from daedalus.platform.project import final_stage
 from daedalus.platform.runs import DAGSTER_RUN
 from daedalus.secrets import mask
 
@@ -140,7 +141,7 @@ def _enrich(project: DagsterProject, service: str, context: Any) -> dict[str, An
     """Fill the embedding columns, where the service has some; then look at what stands there."""
     config = project.registry.config(project.options)
     ran: dict[str, Any] = {}
-    if project.registry.pipeline(service, config).by_kind("ray_udf_transform"):
+    if final_stage(project.registry.pipeline(service, config)) == "enriched":
         ran = _ran(_train(project, service, context, "enrich"))
     return ran | day_metadata(project, service, _day(context))
 

@@ -127,9 +127,7 @@ def _file_causes(kind: CauseKind, then: Iterable[tuple[str, str]], now: Mapping[
     return causes
 
 
-def input_causes(
-    registry: PlatformRegistry, record: TrainingRunRecord, inputs: Inputs, config: TrainingRunConfig
-) -> list[Cause]:
+def input_causes(record: TrainingRunRecord, inputs: Inputs, config: TrainingRunConfig) -> list[Cause]:
     """What differs in what the recorded days are made from.
 
     A source that cannot be read any more is a cause like any other.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import ExecutionError
+from daedalus.platform.project import final_stage
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daedalus.catalog.logical_schema import Schema
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.project import RunOptions
+    from daedalus.platform.registry import PlatformRegistry
 
 QID = "qid"
 
@@ -86,8 +88,7 @@ def day_footers(
     from daedalus.metadata.days import DayStore
 
     config = registry.config(options)
-    enriches = bool(registry.pipeline(service, config).by_kind("ray_udf_transform"))
-    store = DayStore(config.output_path / service / ("enriched" if enriches else "skeleton"))
+    store = DayStore(config.output_path / service / final_stage(registry.pipeline(service, config)))
     manifest = store.manifest(day)
     if manifest is None:
         raise ExecutionError(

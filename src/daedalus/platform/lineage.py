@@ -11,11 +11,11 @@ from daedalus.errors import DefinitionError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.project import Project, RunOptions
 
 
 def project_lineage(
-    registry: PlatformRegistry, *, service: str | None = None, options: RunOptions | None = None
+    project: Project, *, service: str | None = None, options: RunOptions | None = None
 ) -> LineageGraph:
     """The graph of one service, or of all: of the pipelines that would run, hand-edited ones included.
 
@@ -24,11 +24,11 @@ def project_lineage(
     """
     from daedalus.pipelines.lineage import pipeline_lineage
 
-    config = registry.config(options)
-    facade = registry.facade(config)
+    config = project.config(options)
+    facade = project.facade(config)
     names = facade.service_names if service is None else (facade.catalog.service(service).name,)
     return LineageGraph.merged(
-        pipeline_lineage(registry.pipeline(name, config), facade.catalog) for name in names
+        pipeline_lineage(project.pipeline(name, config), facade.catalog) for name in names
     )
 
 
@@ -81,7 +81,7 @@ def origins_of(graph: LineageGraph, reference: str) -> list[str]:
 
 
 def lineage_report(
-    registry: PlatformRegistry,
+    project: Project,
     *,
     service: str | None = None,
     column: str | None = None,
@@ -89,7 +89,7 @@ def lineage_report(
     options: RunOptions | None = None,
 ) -> dict[str, Any]:
     """Lineage as plain data: `columns` for everything, `influences` for one column or origin, and the graph."""
-    graph = project_lineage(registry, service=service, options=options)
+    graph = project_lineage(project, service=service, options=options)
     report: dict[str, Any] = {"service": service, "column": column, "downstream": downstream}
     if column is not None:
         wanted = outputs_of(graph, column, service)
@@ -105,14 +105,14 @@ def lineage_report(
 
 
 def selected_graph(
-    registry: PlatformRegistry,
+    project: Project,
     *,
     service: str | None = None,
     column: str | None = None,
     downstream: str | None = None,
 ) -> LineageGraph:
     """The part of the graph that the selection is about."""
-    graph = project_lineage(registry, service=service)
+    graph = project_lineage(project, service=service)
     if column is not None:
         return graph.around(outputs_of(graph, column, service), down=False)
     if downstream is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daedalus.pipelines.settings import TrainingRunConfig
-    from daedalus.platform.registry import RunOptions
+    from daedalus.platform.project import RunOptions
 
 _Stamp = tuple[tuple[str, int, int], ...]
 

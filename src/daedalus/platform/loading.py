@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from daedalus.errors import DefinitionError, did_you_mean
+from daedalus.platform.project import RunOptions, Stage, final_stage
+from daedalus.platform.registry import PlatformRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
     from daedalus.reading import TrainingData
 
-Stage = Literal["skeleton", "enriched"]
-_STAGES = ("skeleton", "enriched")
+_STAGES = get_args(Stage)
 
 
 def load(
@@ -47,8 +47,6 @@ def load(
         DefinitionError: no such service or column, or a day that is none.
         ExecutionError: a day is not there, and which.
     """
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
-
     overrides = {} if output_root is None else {"output_root": str(output_root)}
     return load_days(
         PlatformRegistry.open(project),
@@ -86,7 +84,7 @@ def load_days(
             )
     config = registry.config(options)
     definition = registry.facade(config).service(service)
-    chosen = stage or _last_stage(registry, service, options)
+    chosen = stage or final_stage(registry.pipeline(service, config))
     data = open_days(
         service,
         chosen,
@@ -96,13 +94,6 @@ def load_days(
         dimensions={one.name: one.dimension for one in definition.columns if one.dimension is not None},
     )
     return data if columns is None else data.select(columns)
-
-
-def _last_stage(registry: PlatformRegistry, service: str, options: RunOptions | None) -> Stage:
-    from daedalus.pipelines.operators import RayUdfTransform
-
-    pipeline = registry.pipeline(service, registry.config(options))
-    return "enriched" if any(isinstance(one, RayUdfTransform) for one in pipeline) else "skeleton"
 
 
 def _days(start: dt.date | str, end: dt.date | str | None) -> list[dt.date]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from daedalus.pipelines.executor import ExecutionResult
     from daedalus.pipelines.instants.materialize_run import MaterializationResult, MaterializeRequest
     from daedalus.pipelines.instants.view_snapshot import ViewSnapshot
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.project import RunOptions
+    from daedalus.platform.registry import PlatformRegistry
 
 Instant = dt.datetime | str | None
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from daedalus.online.rolling import RollingPlan
     from daedalus.pipelines.instants.materialize_run import MaterializationResult
     from daedalus.platform.materialization import Instant
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.project import RunOptions
+    from daedalus.platform.registry import PlatformRegistry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

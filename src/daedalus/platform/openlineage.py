@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError
+from daedalus.platform.project import final_stage
 from daedalus.secrets import mask
 
 if TYPE_CHECKING:
@@ -17,22 +18,19 @@ if TYPE_CHECKING:
     from daedalus.pipelines.executor import ExecutionResult
     from daedalus.pipelines.instants.materialize_run import MaterializationResult
     from daedalus.pipelines.settings import TrainingRunConfig
-    from daedalus.platform.registry import PlatformRegistry
+    from daedalus.platform.project import Project
     from daedalus.trust.openlineage import LineageJob, RunEvents
 
 _TOLD = ("train", "materialize")
 
 
-def lineage_job(
-    registry: PlatformRegistry, service: str, config: TrainingRunConfig, kind: str = "train"
-) -> LineageJob:
+def lineage_job(project: Project, service: str, config: TrainingRunConfig, kind: str = "train") -> LineageJob:
     """What trains a service, or materializes it, as OpenLineage's job."""
     from daedalus.pipelines.lineage import pipeline_lineage
-    from daedalus.pipelines.operators import RayUdfTransform
     from daedalus.trust.openlineage import LineageJob, dataset_of, dataset_of_view, output_dataset
 
-    facade = registry.facade(config)
-    pipeline = registry.pipeline(service, config)
+    facade = project.facade(config)
+    pipeline = project.pipeline(service, config)
     sources = {}
     for view in facade.catalog.views.values():
         source = view.source
@@ -47,9 +45,7 @@ def lineage_job(
     names = [
         name.removeprefix(prefix) for name in graph.nodes if name.startswith(prefix) and name != f"{prefix}*"
     ]
-    stage = "enriched" if any(isinstance(one, RayUdfTransform) for one in pipeline) else "skeleton"
-    if kind != "train":
-        stage = "materialized"
+    folder = final_stage(pipeline) if kind == "train" else "materialized"
     return LineageJob(
         kind=kind,
         namespace=config.openlineage_namespace,
@@ -57,12 +53,12 @@ def lineage_job(
         graph=graph,
         columns=tuple((name, schema.get(name, ""), texts.get(name, "")) for name in names),
         sources=sources,
-        output=output_dataset(config.output_path / service / stage),
+        output=output_dataset(config.output_path / service / folder),
         description=facade.catalog.service(service).description,
     )
 
 
-def job_events(registry: PlatformRegistry, *, service: str | None = None) -> list[dict[str, Any]]:
+def job_events(project: Project, *, service: str | None = None) -> list[dict[str, Any]]:
     """One `JobEvent` per service, as plain data.
 
     Raises:
@@ -70,10 +66,10 @@ def job_events(registry: PlatformRegistry, *, service: str | None = None) -> lis
     """
     from daedalus.trust.openlineage import job_event
 
-    config = registry.config()
-    facade = registry.facade(config)
+    config = project.config()
+    facade = project.facade(config)
     names = facade.service_names if service is None else (facade.catalog.service(service).name,)
-    return [job_event(lineage_job(registry, name, config)) for name in names]
+    return [job_event(lineage_job(project, name, config)) for name in names]
 
 
 @dataclass(slots=True)
@@ -114,7 +110,7 @@ class RunTeller:
 
 @contextlib.contextmanager
 def lineage_events(
-    registry: PlatformRegistry, service: str, config: TrainingRunConfig, run_id: str, kind: str = "train"
+    project: Project, service: str, config: TrainingRunConfig, run_id: str, kind: str = "train"
 ) -> Iterator[RunTeller]:
     """Send START now and FAIL when the block fails, ABORT when it is interrupted; the block says when it is done.
 
@@ -125,7 +121,7 @@ def lineage_events(
         from daedalus.trust.openlineage import RunEvents
 
         try:
-            teller.events = RunEvents(lineage_job(registry, service, config, kind), run_id)
+            teller.events = RunEvents(lineage_job(project, service, config, kind), run_id)
         except DaedalusError as error:
             teller._notices.append(f"OpenLineage events were not sent: {error}")
         else:

@@ -70,14 +70,7 @@ def show_service(registry: PlatformRegistry, *, name: ServiceName) -> dict[str, 
 def compile_pipeline(registry: PlatformRegistry, *, service: ServiceName) -> CompiledPipeline:
     """Compile a service to its operator DAG; nothing is written."""
     _known(registry.catalog.service, service, "service")
-    compiled = registry.compile(service, write=False)
-    return CompiledPipeline(
-        service=compiled.service,
-        path=None,
-        edited=None if compiled.edited is None else str(compiled.edited),
-        notices=list(compiled.notices),
-        pipeline=compiled.pipeline.to_yaml_dict(),
-    )
+    return CompiledPipeline(**registry.compile(service, write=False).to_dict())
 
 
 def lineage(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from daedalus.metadata.store import StoredRun
     from daedalus.pipelines.planning.run_inputs import DayState
     from daedalus.pipelines.settings import TrainingRunConfig
-    from daedalus.platform.registry import PlatformRegistry, RunOptions, Stages
+    from daedalus.platform.project import RunOptions, Stages
+    from daedalus.platform.registry import PlatformRegistry
 
 _RUNS_LOOKED_AT = 10
 _WHOLE_DAYS = "a day is written whole: the named columns are why, and the others are computed again with them"

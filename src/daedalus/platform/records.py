@@ -1,6 +1,6 @@
 """Runs and their records: recording one while it happens, and reading what was recorded.
 
-    with recorded_run(registry, kind="train", service=name, config=config, request={...}) as run:
+    with recorded_run(project, kind="train", service=name, config=config, request={...}) as run:
         result = run_pipeline(..., progress=run.watching(progress), run_id=run.run_id)
         run.record_days(result)
 
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from daedalus.metadata.store import StoredRun
     from daedalus.pipelines.executor import ExecutionResult, RunProgress
     from daedalus.pipelines.settings import TrainingRunConfig
-    from daedalus.platform.registry import PlatformRegistry
+    from daedalus.platform.project import Project
 
-_STAGE_FOLDERS = {"skeleton": "skeleton", "enrich": "enriched"}
+#: The stages of a training run, and the folders of their days.
+STAGE_FOLDERS = {"skeleton": "skeleton", "enrich": "enriched"}
 _PROGRESS_SECONDS = 1.0
 _RUNS_LOOKED_AT = 200
 
@@ -97,7 +98,7 @@ class RunRecorder:
 
     def record_day(self, stage: str, day: str, **known: Any) -> None:
         """Record a day from its manifest, and what else is known of it."""
-        folder = _STAGE_FOLDERS.get(stage)
+        folder = STAGE_FOLDERS.get(stage)
         manifest = (
             None if folder is None else DayStore(self._root / folder).manifest(dt.date.fromisoformat(day))
         )
@@ -168,15 +169,15 @@ class RunRecorder:
             thread.join()
 
 
-def metadata_store(registry: PlatformRegistry, output_root: Path | str | None = None) -> MetadataStore:
+def metadata_store(project: Project, output_root: Path | str | None = None) -> MetadataStore:
     """The records of a run root; None takes the configured `output_root`."""
-    root = registry.config().output_path if output_root is None else Path(output_root).absolute()
+    root = project.config().output_path if output_root is None else Path(output_root).absolute()
     return MetadataStore(root)
 
 
 @contextlib.contextmanager
 def recorded_run(
-    registry: PlatformRegistry,
+    project: Project,
     *,
     kind: str,
     service: str,
@@ -188,7 +189,7 @@ def recorded_run(
     """Record what happens inside the block as one run.
 
     Args:
-        registry: the project.
+        project: whose.
         kind: `train`, `materialize`, ...
         service: what it is for.
         config: its configuration; `output_root` is the run root.
@@ -199,13 +200,13 @@ def recorded_run(
     Raises:
         ExecutionError: it cannot be recorded, or somebody stopped it while it waited; nothing was done.
     """
-    definition = registry.facade(config).catalog.services.get(service)
+    definition = project.facade(config).catalog.services.get(service)
     store = MetadataStore(config.output_path)
     known = {
         "request": dict(request or {}),
         "grain": list(definition.grain) if definition is not None else [],
         "output_root": str(config.output_path),
-        **project_facts(registry, config, service),
+        **project_facts(project, config, service),
         **(facts or {}),
     }
     version = definition.version if definition is not None else ""
@@ -260,18 +261,18 @@ def _name_holder(error: BusyError, run: RunRecorder, service: str) -> None:
         error.hint = f"Run {holder.run_id} is at it. {error.hint}"
 
 
-def project_facts(registry: PlatformRegistry, config: TrainingRunConfig, service: str) -> dict[str, Any]:
+def project_facts(project: Project, config: TrainingRunConfig, service: str) -> dict[str, Any]:
     """The state of the code, the definitions and the configuration: what `reproduce` compares."""
-    root = registry.project_root
+    root = project.project_root
     outside = [config.output_path, Path(config.source_root)]
     git = git_state(root, without=outside)
-    catalog = registry.facade(config).catalog
+    catalog = project.facade(config).catalog
     definition = catalog.services.get(service)
     files = [] if definition is None else [definition.file]
     files += [view.file for view in catalog.views.values()]
-    files += [str(path) for path in (registry.views_dir / "entities.yaml",) if path.is_file()]
-    edited = root / "config/pipelines" / f"{service}.yaml"
-    code = [] if definition is None else _function_files(registry, config, service)
+    files += [str(path) for path in (project.views_dir / "entities.yaml",) if path.is_file()]
+    edited = project.edited_file(service)
+    code = [] if definition is None else _function_files(project, config, service)
     return {
         "git": None if git is None else git.to_dict(),
         "versions": versions(),
@@ -280,10 +281,10 @@ def project_facts(registry: PlatformRegistry, config: TrainingRunConfig, service
     }
 
 
-def _function_files(registry: PlatformRegistry, config: TrainingRunConfig, service: str) -> list[Path]:
+def _function_files(project: Project, config: TrainingRunConfig, service: str) -> list[Path]:
     """The files of the functions that the pipeline names, `package.module:function`."""
     try:
-        names = named_functions(registry.pipeline(service, config))
+        names = named_functions(project.pipeline(service, config))
     except DaedalusError:
         return []
     return [file for file in map(function_file, names) if file is not None]
@@ -293,7 +294,7 @@ def _function_files(registry: PlatformRegistry, config: TrainingRunConfig, servi
 
 
 def list_runs(
-    registry: PlatformRegistry,
+    project: Project,
     *,
     service: str = "",
     kind: str = "",
@@ -301,23 +302,19 @@ def list_runs(
     output_root: Path | str | None = None,
 ) -> list[dict[str, Any]]:
     """The recorded runs in short, newest first."""
-    runs = metadata_store(registry, output_root).runs(service=service, kind=kind, limit=limit)
+    runs = metadata_store(project, output_root).runs(service=service, kind=kind, limit=limit)
     return [_run_line(run) for run in runs]
 
 
-def get_run(
-    registry: PlatformRegistry, run_id: str, *, output_root: Path | str | None = None
-) -> TrainingRunRecord:
+def get_run(project: Project, run_id: str, *, output_root: Path | str | None = None) -> TrainingRunRecord:
     """One run's record; `run_id` may be its beginning, or `latest`."""
-    store = metadata_store(registry, output_root)
+    store = metadata_store(project, output_root)
     return TrainingRunRecord.of(store.find(run_id), store)
 
 
-def show_run(
-    registry: PlatformRegistry, run_id: str, *, output_root: Path | str | None = None
-) -> dict[str, Any]:
+def show_run(project: Project, run_id: str, *, output_root: Path | str | None = None) -> dict[str, Any]:
     """One run as plain data: its record, and the notes that others left."""
-    store = metadata_store(registry, output_root)
+    store = metadata_store(project, output_root)
     return stored_run(store, store.find(run_id))
 
 
@@ -329,15 +326,15 @@ def stored_run(store: MetadataStore, run: StoredRun) -> dict[str, Any]:
 
 
 def run_log(
-    registry: PlatformRegistry, run_id: str, *, tail: int | None = None, output_root: Path | str | None = None
+    project: Project, run_id: str, *, tail: int | None = None, output_root: Path | str | None = None
 ) -> list[dict[str, Any]]:
     """The lines of a run's log, oldest first; the last `tail` of them."""
-    store = metadata_store(registry, output_root)
+    store = metadata_store(project, output_root)
     return store.log(store.find(run_id).run_id).lines(tail)
 
 
 def attach_note(
-    registry: PlatformRegistry,
+    project: Project,
     run_id: str,
     kind: str,
     payload: Mapping[str, Any],
@@ -345,21 +342,21 @@ def attach_note(
     output_root: Path | str | None = None,
 ) -> None:
     """Keep a note with a run: the verdict of a check, a tracker's link."""
-    metadata_store(registry, output_root).attach(run_id, kind, payload)
+    metadata_store(project, output_root).attach(run_id, kind, payload)
 
 
 def day_records(
-    registry: PlatformRegistry, service: str, *, output_root: Path | str | None = None
+    project: Project, service: str, *, output_root: Path | str | None = None
 ) -> list[dict[str, Any]]:
-    """The newest record of each (stage, day) of a service that still stands, ascending: what reports read.
+    """The newest record of each (stage, day) of a service, ascending, a day's skeleton before its enrichment.
 
-    A day counts from the run that wrote it: that one has its columns' statistics.
+    Of the runs that came by a day that is the one that wrote it: its record has the columns' statistics.
     """
-    store = metadata_store(registry, output_root)
+    store = metadata_store(project, output_root)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for run in store.runs(service=service):
         for (stage, day), payload in store.days(run.run_id).items():
-            if stage in _STAGE_FOLDERS and payload.get("columns") and (stage, day) not in found:
+            if stage in STAGE_FOLDERS and payload.get("columns") and (stage, day) not in found:
                 found[stage, day] = {"run_id": run.run_id, "stage": stage, "day": day, **payload}
     return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0] != "skeleton"))]
 

@@ -17,6 +17,7 @@ from daedalus.platform.materialization import (
     parse_instant,
     read_entities,
 )
+from daedalus.platform.records import STAGE_FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.causes import Inputs
-    from daedalus.platform.registry import PlatformRegistry, RunOptions, Stages
+    from daedalus.platform.project import RunOptions, Stages
+    from daedalus.platform.registry import PlatformRegistry
 
-DAY_STAGES = ("skeleton", "enrich")
+DAY_STAGES = tuple(STAGE_FOLDERS)
 INSTANT_STAGE = "materialize"
 
 

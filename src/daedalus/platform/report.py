@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from daedalus.errors import DefinitionError, ExecutionError
 
 if TYPE_CHECKING:
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.project import Project, RunOptions
     from daedalus.trust.report_data import ReportData
 
 
@@ -35,7 +35,7 @@ class WrittenReport:
 
 
 def report_data(
-    registry: PlatformRegistry,
+    project: Project,
     service: str,
     *,
     last_days: int | None = None,
@@ -53,12 +53,12 @@ def report_data(
 
     if last_days is not None and last_days < 1:
         raise DefinitionError(f"last_days is {last_days}, but must be at least 1", where="report")
-    config = registry.config(options)
-    root = config.output_path / registry.facade(config).catalog.service(service).name
+    config = project.config(options)
+    root = config.output_path / project.facade(config).catalog.service(service).name
     return collect_report(
-        registry.facade(config),
+        project.facade(config),
         service,
-        project_lineage(registry, service=service, options=options),
+        project_lineage(project, service=service, options=options),
         skeleton=DayStore(root / "skeleton"),
         enriched=DayStore(root / "enriched"),
         last_days=last_days,
@@ -66,7 +66,7 @@ def report_data(
 
 
 def write_report(
-    registry: PlatformRegistry,
+    project: Project,
     service: str,
     *,
     output: Path | None = None,
@@ -81,7 +81,7 @@ def write_report(
     """
     from daedalus.trust.report import render_report
 
-    data = report_data(registry, service, last_days=last_days, options=options)
+    data = report_data(project, service, last_days=last_days, options=options)
     path = Path(output if output is not None else f"{service}-report.html").absolute()
     _write(path, render_report(data))
     return WrittenReport(

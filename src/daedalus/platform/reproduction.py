@@ -19,10 +19,11 @@ from daedalus.platform.remaking import DAY_STAGES, INSTANT_STAGE, remake_of
 from daedalus.platform.run_diff import compare_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from daedalus.pipelines.executor import RunProgress
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.project import RunOptions
+    from daedalus.platform.registry import PlatformRegistry
     from daedalus.platform.remaking import Remake
     from daedalus.platform.run_diff import RunDiff
 
@@ -171,7 +172,7 @@ def reproduce_run(
 
 
 @contextlib.contextmanager
-def _folder(scratch: Path | None) -> Any:
+def _folder(scratch: Path | None) -> Iterator[Path]:
     if scratch is not None:
         yield scratch.absolute()
         return
@@ -184,7 +185,7 @@ def _folder(scratch: Path | None) -> Any:
 
 def _options(registry: PlatformRegistry, record: TrainingRunRecord, folder: Path) -> RunOptions:
     """The options of the recorded run, with the output elsewhere."""
-    from daedalus.platform.registry import RunOptions
+    from daedalus.platform.project import RunOptions
 
     def path(name: str) -> Path | None:
         text = record.request.get(name)
@@ -210,14 +211,14 @@ def _into_parquet(pipeline: OperatorPipeline) -> OperatorPipeline:
 
 
 def _verified(remake: Remake) -> list[Cause]:
-    registry, record, config = remake.registry, remake.record, remake.config
+    record, config = remake.record, remake.config
     found: list[Cause] = []
-    version = registry.facade(config).catalog.service(record.service).version
+    version = remake.registry.facade(config).catalog.service(record.service).version
     if version != record.version:
         what = f"service {record.service} was version {record.version}, is {version}"
         found.append(Cause(kind=CauseKind.DEFINITIONS, what=what, decides=False))
     with remake.inputs() as inputs:
-        return [*found, *remake.causes(), *input_causes(registry, record, inputs, config)]
+        return [*found, *remake.causes(), *input_causes(record, inputs, config)]
 
 
 def _compared(

@@ -14,7 +14,7 @@ from daedalus.errors import ExecutionError
 from daedalus.metadata.days import DayStore, InstantStore
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.records import TrainingRunRecord
-from daedalus.platform.records import metadata_store
+from daedalus.platform.records import STAGE_FOLDERS, metadata_store
 from daedalus.sql.identifiers import quote_ident, quote_literal
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.records import TrainingDayRecord
     from daedalus.platform.registry import PlatformRegistry
 
-_FOLDERS = {"skeleton": "skeleton", "enrich": "enriched", "materialize": "materialized"}
+_FOLDERS = {**STAGE_FOLDERS, "materialize": "materialized"}
 _PLACE = "__place"
 _TWIN = "__twin"
 

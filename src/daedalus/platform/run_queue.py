@@ -1,6 +1,6 @@
 """`RunQueue`: runs that surfaces start, each in a process of its own, so many at a time.
 
-    queue = start_queue(registry, workers=2)
+    queue = RunQueue(workers=2)
     run = queue.submit(registry, "dssm_ranking", day)     # returns at once; the run is recorded as queued
     queue.close()
 
@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from daedalus.errors import BusyError, DaedalusError, ParameterError
 from daedalus.metadata.store import MetadataStore, RunStatus
+from daedalus.platform.project import RunOptions
 from daedalus.platform.records import run_holding
-from daedalus.platform.registry import RunOptions, train_request
+from daedalus.platform.registry import train_request
 from daedalus.platform.results import RunState
 from daedalus.platform.run_control import GRACE_SECONDS, kill_tree
 from daedalus.platform.run_worker import ENDING_SIGNALS

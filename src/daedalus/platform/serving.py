@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.project import RunOptions
+    from daedalus.platform.registry import PlatformRegistry
     from daedalus.serving.daemon import QuackDaemon
 
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.materialization import Instant
-    from daedalus.platform.registry import PlatformRegistry, RunOptions
+    from daedalus.platform.project import RunOptions
+    from daedalus.platform.registry import PlatformRegistry
     from daedalus.serving.relations import ServedService
 
 PATHS = ("quack", "online")

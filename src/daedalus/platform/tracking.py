@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from daedalus.pipelines.settings import TrainingRunConfig
-    from daedalus.platform.registry import PlatformRegistry
+    from daedalus.platform.project import Project
 
 NOTE = "tracking"
 
@@ -35,7 +35,7 @@ class TrackingTeller:
 
 @contextlib.contextmanager
 def tracked_run(
-    registry: PlatformRegistry, kind: str, config: TrainingRunConfig, asked: Mapping[str, Any]
+    project: Project, kind: str, config: TrainingRunConfig, asked: Mapping[str, Any]
 ) -> Iterator[TrackingTeller]:
     """Tell the tracker of the training run that the block records, once it is over, done or failed.
 
@@ -49,21 +49,21 @@ def tracked_run(
     try:
         yield teller
     except Exception:
-        _tell(registry, config, asked, teller)
+        _tell(project, config, asked, teller)
         raise
-    _tell(registry, config, asked, teller)
+    _tell(project, config, asked, teller)
 
 
 def _tell(
-    registry: PlatformRegistry, config: TrainingRunConfig, asked: Mapping[str, Any], teller: TrackingTeller
+    project: Project, config: TrainingRunConfig, asked: Mapping[str, Any], teller: TrackingTeller
 ) -> None:
     if not teller.run_id:  # it ended before it was recorded
         return
     from daedalus.platform.records import metadata_store
 
-    store = metadata_store(registry, config.output_path)
+    store = metadata_store(project, config.output_path)
     try:
-        link = _send(registry, config, asked, teller.run_id)
+        link = _send(project, config, asked, teller.run_id)
         store.attach(teller.run_id, NOTE, {"tracker": config.tracking, **link})
     except Exception as error:  # noqa: BLE001 - a tracker that fails never fails a run
         said = str(error) if isinstance(error, DaedalusError) else f"{type(error).__name__}: {error}"
@@ -72,17 +72,17 @@ def _tell(
 
 
 def _send(
-    registry: PlatformRegistry, config: TrainingRunConfig, asked: Mapping[str, Any], run_id: str
+    project: Project, config: TrainingRunConfig, asked: Mapping[str, Any], run_id: str
 ) -> Mapping[str, str]:
     from daedalus.platform.records import get_run
     from daedalus.tracking import MLflowTracker, TrackedRun, get_tracker
     from daedalus.tracking.sending import send
 
     tracker = get_tracker(config)
-    record = get_run(registry, run_id, output_root=config.output_path)
+    record = get_run(project, run_id, output_root=config.output_path)
     with tempfile.TemporaryDirectory(prefix="daedalus-") as folder:
         files = (
-            _report(registry, config, asked, record.service, Path(folder))
+            _report(project, config, asked, record.service, Path(folder))
             if record.status == "succeeded"
             else ()
         )
@@ -91,14 +91,14 @@ def _send(
 
 
 def _report(
-    registry: PlatformRegistry,
+    project: Project,
     config: TrainingRunConfig,
     asked: Mapping[str, Any],
     service: str,
     folder: Path,
 ) -> tuple[str, ...]:
     """The service's report as it stands after the run; nothing without the extra `report`."""
-    from daedalus.platform.registry import RunOptions
+    from daedalus.platform.project import RunOptions
     from daedalus.platform.report import write_report
 
     given = {key: asked.get(key) for key in ("runtime_path", "aggregation_path")}
@@ -107,5 +107,5 @@ def _report(
         **{key: None if path is None else Path(path) for key, path in given.items()},
     )
     with contextlib.suppress(DaedalusError):
-        return (write_report(registry, service, output=folder / "report.html", options=options).path,)
+        return (write_report(project, service, output=folder / "report.html", options=options).path,)
     return ()

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError
-from daedalus.platform.registry import RunOptions
+from daedalus.platform.project import RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
+    from daedalus.metadata.store import MetadataStore
     from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.platform.registry import PlatformRegistry
     from daedalus.trust.feature_runs import FeatureTestResult
 
 _FOLDER = "daedalus-proof-"
+_RUNS_LOOKED_AT = 50
 TESTS_FOLDER = "feature_tests"
 
 
@@ -38,7 +40,7 @@ def prove(
         ExecutionError: there are no events on that day.
         SourceError: a source cannot be read.
     """
-    from daedalus.platform.records import attach_note, list_runs, recorded_run
+    from daedalus.platform.records import recorded_run
     from daedalus.trust.prove import prove_day
 
     if rows < 1:
@@ -55,9 +57,10 @@ def prove(
         )
         verdict = {**verdict, "run_id": run.run_id}
         run.attach("prove", verdict)
-        trained = _trained(list_runs(registry, service=service, kind="train", limit=50), run.store, day)
-    if trained:
-        attach_note(registry, trained, "prove", {k: v for k, v in verdict.items() if k != "checks"})
+        trained = _trained(run.store, service, day)
+        if trained:
+            short = {key: value for key, value in verdict.items() if key != "checks"}
+            run.store.attach(trained, "prove", short)
     return verdict
 
 
@@ -158,12 +161,12 @@ def _test_files(registry: PlatformRegistry, paths: Sequence[Path]) -> list[Path]
     return found
 
 
-def _trained(runs: list[dict[str, Any]], store: Any, day: date) -> str:
-    """The newest training run that wrote the day."""
-    for line in runs:
-        payload = store.days(line["run_id"]).get(("skeleton", day.isoformat()))
+def _trained(store: MetadataStore, service: str, day: date) -> str:
+    """The newest training run that wrote the day; empty when there is none among the last."""
+    for run in store.runs(service=service, kind="train", limit=_RUNS_LOOKED_AT):
+        payload = store.days(run.run_id).get(("skeleton", day.isoformat()))
         if payload is not None and payload.get("state") == "written":
-            return str(line["run_id"])
+            return run.run_id
     return ""
 
 
