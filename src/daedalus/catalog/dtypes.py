@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "INTEGERS",
     "canonical_dtype",
     "element_dtype",
     "from_arrow",
@@ -51,7 +52,8 @@ __all__ = [
     "to_duckdb",
 ]
 
-_INTEGERS = frozenset(
+#: Dtypes of whole numbers.
+INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
 )
 _FLOATS = frozenset({"HALF_FLOAT", "FLOAT", "DOUBLE"})
@@ -148,11 +150,11 @@ def list_size(dtype: str) -> int | None:
 
 def is_integer(dtype: str) -> bool:
     """Whether the values are whole numbers."""
-    return canonical_dtype(dtype) in _INTEGERS
+    return canonical_dtype(dtype) in INTEGERS
 
 
 def _is_numeric(dtype: Dtype) -> bool:
-    return isinstance(dtype, DecimalType) or (isinstance(dtype, Scalar) and dtype.name in _INTEGERS | _FLOATS)
+    return isinstance(dtype, DecimalType) or (isinstance(dtype, Scalar) and dtype.name in INTEGERS | _FLOATS)
 
 
 def is_time(dtype: str) -> bool:
@@ -167,7 +169,7 @@ def joinable(left: str, right: str) -> bool:
     (True, False, False)
     """
     one, other = canonical_dtype(left), canonical_dtype(right)
-    if one in _INTEGERS and other in _INTEGERS:
+    if one in INTEGERS and other in INTEGERS:
         return True
     return one == other and one not in _FLOATS and isinstance(parse_dtype(one), Scalar | DecimalType)
 

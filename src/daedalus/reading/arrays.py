@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from daedalus.errors import ExecutionError
+from daedalus.storage.arrow_kinds import is_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,8 +62,7 @@ def to_numpy(
 
 def _column(name: str, array: pa.Array, dimension: int | None) -> dict[str, np.ndarray[Any, Any]]:
     kind = array.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not is_list or not _is_plain(kind.value_type):
+    if not is_list(kind) or not _is_plain(kind.value_type):
         return {name: _plain(array) if _is_plain(kind) else _objects(array)}
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     items = _plain(array.flatten())

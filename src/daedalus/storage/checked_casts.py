@@ -20,13 +20,11 @@ from daedalus.catalog._dtype_parser import (
     Scalar,
     StructType,
     parse_dtype,
+    spell,
 )
-from daedalus.catalog.dtypes import to_duckdb
+from daedalus.catalog.dtypes import INTEGERS, to_duckdb
 from daedalus.sql.identifiers import quote_ident, quote_literal
 
-INTEGERS = frozenset(
-    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-)
 #: Digits after the point that a type holds.
 _TIME_DIGITS = {"TIMESTAMP": 6, "TIMESTAMPTZ": 6, "TIMESTAMP_NS": 9, "TIME": 6, "TIME_NS": 9, "DATE": 6}
 _TIME_DIGITS |= {"TIMESTAMP_S": 6, "TIMESTAMP_MS": 6}
@@ -249,6 +247,4 @@ def _texts(dtype: Dtype) -> str:
 
 
 def _duckdb(dtype: Dtype) -> str:
-    from daedalus.catalog._dtype_parser import spell
-
     return to_duckdb(spell(dtype))

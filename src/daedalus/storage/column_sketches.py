@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from daedalus.catalog.aggregation import TICKS_PER_SECOND
+from daedalus.storage.arrow_kinds import is_list, is_text
 from daedalus.storage.column_stats import (
     BIN_COUNT,
     BUCKETS,
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 
 _SMALLEST = 1_024  # hashes kept: a standard error of 3 %
 _PROBE = 1_024
-_HOUR_US = 3_600_000_000
-_UNIT_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 
 
 @dataclass(slots=True)
@@ -187,7 +187,7 @@ def _sketch(array: pa.Array, sample: int = 0) -> Sketch:
     sketch = Sketch(rows=len(array), nulls=array.null_count)
     if pa.types.is_null(kind) or array.null_count == len(array):
         return sketch
-    if _is_list(kind):
+    if is_list(kind):
         _look_at_lists(sketch, array, sample)
         return sketch
     _look_at_values(sketch, array)
@@ -214,7 +214,7 @@ def _look_at_values(sketch: Sketch, array: pa.Array) -> None:
         _look_at_times(sketch, array)
     elif pa.types.is_decimal(kind):
         _look_at_numbers(sketch, array.cast(pa.float64()).to_numpy(zero_copy_only=False))
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif is_text(kind):
         _look_at_texts(sketch, array)
     else:
         sketch.values = None
@@ -252,8 +252,7 @@ def _look_at_times(sketch: Sketch, array: pa.Array) -> None:
     sketch.values = None
     if pa.types.is_timestamp(kind):
         ticks = array.view(pa.int64()).to_numpy(zero_copy_only=False)
-        per_hour = round(_HOUR_US / _UNIT_US[kind.unit])
-        hours = ticks // per_hour
+        hours = ticks // (3_600 * TICKS_PER_SECOND[kind.unit])
         sketch.hours = np.bincount(hours % 24, minlength=24)
         days = hours // 24
     else:
@@ -363,7 +362,7 @@ def _look_at_lists(sketch: Sketch, array: pa.Array, sample: int) -> None:
         return
     sketch.lengths = _sketch(pc.list_value_length(there))
     items = there.flatten()
-    if not sample or pa.types.is_float16(items.type) or _is_list(items.type) or not len(items):
+    if not sample or pa.types.is_float16(items.type) or is_list(items.type) or not len(items):
         return
     some = items
     if sample > 1:
@@ -373,10 +372,6 @@ def _look_at_lists(sketch: Sketch, array: pa.Array, sample: int) -> None:
     if seen.low is not None and (pa.types.is_integer(items.type) or pa.types.is_floating(items.type)):
         bounds = pc.min_max(items).as_py()
         sketch.items.low, sketch.items.high = bounds["min"], bounds["max"]
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 # ------------------------------------------------------------------ merging

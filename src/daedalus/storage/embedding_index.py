@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from daedalus.errors import DefinitionError, ExecutionError
+from daedalus.storage.arrow_kinds import is_text
 from daedalus.storage.embedding_kernels import compiled, fill_table, find_rows
 
 if TYPE_CHECKING:
@@ -101,11 +102,6 @@ def build_index(batches: Iterable[pa.RecordBatch], id_type: pa.DataType, where: 
     if isinstance(ids, pa.ChunkedArray):  # pyarrow keeps a chunked array for text beyond 2 GiB
         ids = ids.cast(pa.large_string()).combine_chunks()
     return TextIndex(ids, where) if is_text(id_type) else IntegerIndex(ids, where)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether ids of this type are text."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def normal_id_type(kind: pa.DataType, where: str) -> pa.DataType:

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from daedalus.errors import DefinitionError, SourceError, did_you_mean
-from daedalus.storage.embedding_index import is_text, normal_id_type
+from daedalus.storage.arrow_kinds import is_text
+from daedalus.storage.embedding_index import normal_id_type
 from daedalus.storage.embedding_vectors import check_vector_type
 
 if TYPE_CHECKING:

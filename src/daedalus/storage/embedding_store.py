@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
+from daedalus.storage.arrow_kinds import is_text
 from daedalus.storage.embedding_build import build_store, journal_folder
-from daedalus.storage.embedding_index import IdIndex, build_index, is_text, normal_id_type
+from daedalus.storage.embedding_index import IdIndex, build_index, normal_id_type
 from daedalus.storage.embedding_lance import build_record, is_indexed, open_dataset
 from daedalus.storage.embedding_model import EmbeddingStoreDef, StoreInfo, StoreReport
 from daedalus.storage.embedding_sources import find_source_files

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from daedalus.errors import DefinitionError, SourceError
+from daedalus.storage.arrow_kinds import is_list
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def check_vector_type(definition: EmbeddingStoreDef, kind: pa.DataType, where: str) -> None:
     """Refuse a column that does not hold lists of floating-point numbers."""
-    if not (_is_list(kind) and pa.types.is_floating(kind.value_type)):
+    if not (is_list(kind) and pa.types.is_floating(kind.value_type)):
         raise DefinitionError(
             f"column {definition.embedding_column} is {kind}, not a list of floating-point numbers",
             where=where,
@@ -92,10 +93,6 @@ def _lengths(vectors: pa.Array) -> NDArray[np.int64]:
     if pa.types.is_fixed_size_list(vectors.type):
         return np.full(len(vectors), vectors.type.list_size, dtype=np.int64)
     return np.asarray(pc.list_value_length(vectors).to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _refuse(definition: EmbeddingStoreDef, ids: pa.Array, at: int, problem: str, where: str) -> SourceError:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from daedalus.storage.arrow_kinds import is_text
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -39,7 +41,7 @@ def cast_exactly(column: Any, kind: pa.DataType) -> Any:
     if isinstance(column, pa.ChunkedArray):
         # Chunk by chunk: Arrow may join chunks while casting, and then they are no pairs to compare.
         return pa.chunked_array([cast_exactly(chunk, kind) for chunk in column.chunks], kind)
-    if _innermost(kind) == pa.uuid() and _is_text(_innermost(column.type)):
+    if _innermost(kind) == pa.uuid() and is_text(_innermost(column.type)):
         return _uuids(column, kind)
     cast = column.cast(kind)
     if _may_change(column.type, kind) and not _same_values(column, cast.cast(column.type)):
@@ -53,11 +55,7 @@ def _may_change(source: pa.DataType, target: pa.DataType) -> bool:
         source, target = source.value_type, target.value_type
     if pa.types.is_floating(source) and pa.types.is_floating(target):
         return bool(target.bit_width < source.bit_width)
-    return _is_text(source) and not _is_text(target)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return is_text(source) and not is_text(target)
 
 
 def _innermost(kind: pa.DataType) -> pa.DataType:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from daedalus.catalog.dtypes import to_duckdb
+from daedalus.catalog.dtypes import INTEGERS, to_duckdb
 from daedalus.errors import SourceError, did_you_mean
 from daedalus.sql.choices import case_sql
 from daedalus.sql.identifiers import quote_ident, quote_literal
-from daedalus.storage.checked_casts import INTEGERS, checked_cast, spelled
+from daedalus.storage.checked_casts import checked_cast, spelled
 from daedalus.storage.sources.base import shape_sql, sound_sql
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from daedalus.catalog.dtypes import INTEGERS
 from daedalus.pipelines.operators import ROW, TICK
-from daedalus.storage.checked_casts import INTEGERS
-from daedalus.storage.embedding_index import IntegerIndex, TextIndex, is_text
+from daedalus.storage.arrow_kinds import is_text
+from daedalus.storage.embedding_index import IntegerIndex, TextIndex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from daedalus.catalog.dtypes import INTEGERS
 from daedalus.pipelines.days.lookup_kernels import tied
 from daedalus.pipelines.operators import ROW, TICK, Filter, Scan
 from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.sql.identifiers import quote_ident
-from daedalus.storage.checked_casts import INTEGERS
 
 if TYPE_CHECKING:
     from daedalus.pipelines.days.relations import DayRelations

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from daedalus.catalog.dtypes import from_arrow
 from daedalus.errors import DaedalusError, ExecutionError
-from daedalus.pipelines.enrich.plan import is_list
 from daedalus.pipelines.enrich.udfs import UdfBatch
 from daedalus.pipelines.profiling import NO_PROFILE
+from daedalus.storage.arrow_kinds import is_list
 from daedalus.storage.embedding_cache import VectorCache
 from daedalus.storage.embedding_store import open_store
 

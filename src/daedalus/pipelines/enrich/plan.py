@@ -10,6 +10,7 @@ import pyarrow as pa
 from daedalus.catalog.dtypes import from_arrow, to_arrow, to_duckdb
 from daedalus.errors import DefinitionError, did_you_mean
 from daedalus.pipelines.enrich.udfs import RegisteredUdf, resolve_udf
+from daedalus.storage.arrow_kinds import is_list
 from daedalus.storage.embedding_store import EmbeddingStore, EmbeddingStoreDef, open_store
 
 if TYPE_CHECKING:
@@ -223,8 +224,3 @@ def _check_placeholder(transform: Transform, kind: pa.DataType, where: str) -> N
             where=where,
             hint="Run the skeleton again, or correct the dtype in the service",
         )
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds several ids per row."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

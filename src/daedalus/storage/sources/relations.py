@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from typing import TYPE_CHECKING
 
+from daedalus.catalog.dtypes import INTEGERS
 from daedalus.errors import DefinitionError
 from daedalus.sql.identifiers import quote_ident
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 _NAME_PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _DAY_US = 86_400_000_000
-_INTEGERS = frozenset({"SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "USMALLINT"})
 
 
 def split_table_name(text: str, *, default_schema: str, where: str) -> tuple[str, str]:
@@ -86,7 +86,7 @@ def range_conditions(
 
 
 def _literal(us: int, dtype: str, unit_us: float, *, postgres: bool, up: bool) -> str:
-    if dtype in _INTEGERS:
+    if dtype in INTEGERS:
         if unit_us < 1:
             return str(us * round(1 / unit_us))
         return str(-(-us // round(unit_us)) if up else us // round(unit_us))
