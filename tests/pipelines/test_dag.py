@@ -325,6 +325,66 @@ def _one_input_too_few(pipeline: Body) -> None:
     operator(pipeline, "join_users")["inputs"] = ["target_rows"]
 
 
+def _unknown_value(pipeline: Body) -> None:
+    operator(pipeline, "rolling")["specs"][0]["value_column"] = "artwrk_id"
+
+
+def _unknown_in_condition(pipeline: Body) -> None:
+    operator(pipeline, "rolling")["specs"][0]["condition"] = "hist.evnt = 'like'"
+
+
+def _unknown_history(pipeline: Body) -> None:
+    operator(pipeline, "rolling")["specs"][0]["history_view"] = "users"
+
+
+def _one_spec_twice(pipeline: Body) -> None:
+    operator(pipeline, "rolling")["specs"][1]["name"] = "liked"
+
+
+def _unknown_created(pipeline: Body) -> None:
+    operator(pipeline, "join_users")["created_column"] = "updated"
+
+
+def _unknown_how(pipeline: Body) -> None:
+    operator(pipeline, "join_qid")["how"] = "outer"
+
+
+def _unknown_dtype(pipeline: Body) -> None:
+    operator(pipeline, "output")["columns"][0]["dtype"] = "BIGGINT"
+
+
+def _unknown_restricting_column(pipeline: Body) -> None:
+    operator(pipeline, "users")["restrict"] = {"user_id": "usr_id"}
+
+
+def _negative_span(pipeline: Body) -> None:
+    operator(pipeline, "join_users")["ttl_seconds"] = -5
+
+
+def _other_folders(pipeline: Body) -> None:
+    operator(pipeline, "sink")["partition"] = "day"
+
+
+def _unknown_view(pipeline: Body) -> None:
+    operator(pipeline, "users")["source_ref"] = "usrs"
+
+
+def _unknown_field(pipeline: Body) -> None:
+    operator(pipeline, "users")["columns"].append("teir")
+
+
+def _unknown_key_field(pipeline: Body) -> None:
+    operator(pipeline, "users").update(keep="newest", keys=["usr_id"])
+
+
+def _unknown_field_in_predicate(pipeline: Body) -> None:
+    operator(pipeline, "events")["predicate"] = "evnt = 'like'"
+
+
+def _unknown_run_relation(pipeline: Body) -> None:
+    operator(pipeline, "qid_map")["source_ref"] = "run:qidmap"
+
+
 REFUSALS: list[tuple[Callable[[Body], None], str]] = [
     (_cycle, "operator target_rows: input 'join_qid' is made by 'join_qid'"),
     (_own_input, "operator target_rows: input 'target_rows'"),
@@ -344,7 +404,25 @@ REFUSALS: list[tuple[Callable[[Body], None], str]] = [
     (_wrong_type, "operator events, ordered"),
     (_unknown_column, "operator target_rows, predicate: unknown column evnt in"),
     (_unknown_output, "operator output, column seen"),
-    (_unknown_group_key, "operator rolling: its input has no column 'usr_id'"),
+    (_unknown_group_key, "operator rolling, spec liked: its input has no column 'usr_id'"),
+    (_unknown_value, "operator rolling, spec liked: its history has no column 'artwrk_id'. Did you mean"),
+    (_unknown_in_condition, "operator rolling, spec liked, condition: unknown column hist.evnt in"),
+    (
+        _unknown_history,
+        "operator rolling, spec liked: no input is named in histories for history_view 'users'",
+    ),
+    (_one_spec_twice, "operator rolling: column 'liked' is made twice"),
+    (_unknown_created, "operator join_users: its input has no column 'updated'"),
+    (_unknown_how, "operator join_qid, how: unknown value 'outer'. Known: inner, left."),
+    (_unknown_dtype, "operator output, column user_id: unknown dtype 'BIGGINT'. Did you mean 'BIGINT'"),
+    (_unknown_restricting_column, "operator users: its input has no column 'usr_id'"),
+    (_negative_span, "operator join_users: ttl_seconds is -5"),
+    (_other_folders, "operator sink: partition is 'day'"),
+    (_unknown_view, "operator users: unknown view 'usrs'. Did you mean 'users'?"),
+    (_unknown_field, "operator users: view users has no field 'teir'. Did you mean 'tier'?"),
+    (_unknown_key_field, "operator users: view users has no field 'usr_id'. Did you mean 'user_id'?"),
+    (_unknown_field_in_predicate, "operator events, predicate: unknown column evnt in"),
+    (_unknown_run_relation, "operator qid_map: unknown relation 'run:qidmap' of the run. Did you mean"),
     (_bad_spec, "operator rolling, specs"),
     (_subquery, "operator target_rows, predicate"),
     (_no_sink, "a pipeline ends with one sink"),

@@ -19,6 +19,7 @@ from daedalus.pipelines.compiling.columns import ContractColumns
 from daedalus.pipelines.compiling.request import CompileRequest
 from daedalus.pipelines.compiling.specs import SpecPlan
 from daedalus.pipelines.operators import (
+    QID_COLUMN,
     AnyOperator,
     Engine,
     Filter,
@@ -29,7 +30,6 @@ from daedalus.pipelines.operators import (
     Project,
     ProjectColumn,
     QidKind,
-    RayUdfTransform,
     RollingAggregate,
     Scan,
     Sink,
@@ -37,6 +37,7 @@ from daedalus.pipelines.operators import (
     TimeRange,
 )
 from daedalus.pipelines.pipeline_checks import check_pipeline
+from daedalus.pipelines.run_relations import QID_RELATION
 from daedalus.pipelines.training_adapter import resolve_training_service
 from daedalus.sql.identifiers import quote_ident, quote_literal
 
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.settings import TrainingRunConfig
 
+__all__ = ["CompileRequest", "build_compile_request", "compile_service_to_pipeline"]
+
 TARGET = "target_rows"
-QID_COLUMN = "qid"
-QID_RELATION = "run:qid_map"
 COVERED = "__covered"
 #: Operators that every service may get.
 RESERVED_NAMES = frozenset(
@@ -422,11 +423,3 @@ class _Compilation:
             column = replace(enrichment, name=f"enrich_{enrichment.column}", inputs=(rows,))
             rows = self._add(column)
         return rows
-
-
-__all__ = [
-    "CompileRequest",
-    "RayUdfTransform",
-    "build_compile_request",
-    "compile_service_to_pipeline",
-]

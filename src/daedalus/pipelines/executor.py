@@ -20,7 +20,7 @@ from daedalus.pipelines.enrich.runtime import RayEnvelope, ray_session
 from daedalus.pipelines.execution import DayResult, ExecutionRequest, ExecutionResult, RunProgress
 from daedalus.pipelines.notices import pipeline_notices
 from daedalus.pipelines.operators import ArrowUdfTransform, RayUdfTransform, Sink, SinkFormat
-from daedalus.pipelines.pipeline_checks import check_pipeline
+from daedalus.pipelines.pipeline_checks import check_pipeline, check_scans
 from daedalus.pipelines.profiling import write_profile
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.skeleton_run import SkeletonRun
@@ -55,6 +55,7 @@ def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
         if isinstance(operator, ArrowUdfTransform):
             resolve_arrow_udf(operator.function, f"operator {operator.name}")
     catalog = request.catalog or _project_catalog(request.run_config)
+    check_scans(request.pipeline, catalog)
     transforms = [op for op in request.pipeline if isinstance(op, RayUdfTransform)]
     if request.stages == "enrich" and not transforms:
         raise CompileError(

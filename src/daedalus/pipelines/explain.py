@@ -14,7 +14,7 @@ from daedalus.pipelines.days.lookup_plan import LookupPlan
 from daedalus.pipelines.days.relations import DayRelations, kept_relations
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import Engine, RayUdfTransform, Scan, Sink, SinkFormat
-from daedalus.pipelines.pipeline_checks import check_pipeline
+from daedalus.pipelines.pipeline_checks import check_pipeline, check_scans
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.schema import output_names, relation_columns
 from daedalus.secrets import mask
@@ -110,6 +110,7 @@ def explain_pipeline(
         SourceError: with a day, a source cannot be read.
     """
     check_pipeline(pipeline)
+    check_scans(pipeline, catalog)
     columns = relation_columns(pipeline)
     kept = kept_relations(pipeline)
     plan = LookupPlan.of(pipeline, catalog)

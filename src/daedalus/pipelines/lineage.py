@@ -17,6 +17,7 @@ from daedalus.pipelines.operators import (
     ArrowUdfTransform,
     Filter,
     Join,
+    JoinKind,
     PointInTimeJoin,
     Project,
     RayUdfTransform,
@@ -25,7 +26,7 @@ from daedalus.pipelines.operators import (
     Sink,
     TimeRange,
 )
-from daedalus.pipelines.pipeline_checks import check_pipeline
+from daedalus.pipelines.pipeline_checks import check_pipeline, check_scans
 from daedalus.pipelines.schema import checked_fragment, filter_fragments, output_names, relation_columns
 from daedalus.secrets import mask
 from daedalus.sql.fragments import parse_fragment
@@ -48,6 +49,7 @@ def pipeline_lineage(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> Lin
         DefinitionError: it scans a view that the catalog lacks.
     """
     check_pipeline(pipeline)
+    check_scans(pipeline, catalog)
     walk = _Walk(pipeline, catalog)
     for operator in pipeline:
         walk.add(operator)
@@ -140,7 +142,9 @@ class _Walk:
             read = checked_fragment(scan.predicate, names, f"operator {scan.name}, predicate").columns
             self._edges((self._field(view, name) for name in read), rows, Role.FILTER, "condition")
         if scan.keep is not None:
-            self._edges((self._field(view, name) for name in scan.keys), rows, Role.KEY, "newest per key")
+            self._edges(
+                (self._field(view, name) for name in scan.keys), rows, Role.KEY, f"{scan.keep.value} per key"
+            )
             newest = [name for name in (time, source.created_field, source.sequence_field) if name]
             self._edges((self._field(view, name) for name in newest), rows, Role.TIME, scan.keep.value)
         for name, column in scan.restrict:
@@ -223,7 +227,7 @@ class _Walk:
         if operator.marker:
             made.columns[operator.marker] = self._made(operator, operator.marker, "whether there was a match")
             self._edge(lookup, made.columns[operator.marker], Role.ROWS)
-        if operator.how == "inner":
+        if operator.how is JoinKind.INNER:
             self._edge(left.rows, lookup, Role.ROWS)
             made.rows = lookup
         return made

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.dtypes import to_duckdb
 from daedalus.catalog.model import Unset
 from daedalus.compute.sql_tier import Relation, rolling_select
-from daedalus.errors import CompileError
 from daedalus.pipelines.operators import ROW, TICK
 from daedalus.pipelines.schema import checked_fragment, filter_fragments
 from daedalus.sql.choices import case_sql, is_boxed
@@ -71,10 +70,6 @@ def join_sql(operator: Join, right_types: Types, tick: Tick) -> str:
     items = ["l.*", *_joined_columns(operator, right_types, tick, "r")]
     if operator.marker:
         items.append(f"r.{quote_ident(operator.on[0][1])} IS NOT NULL AS {quote_ident(operator.marker)}")
-    if operator.how not in {"left", "inner"}:
-        raise CompileError(
-            f"unknown how {operator.how!r}", where=f"operator {operator.name}", hint="Write left or inner"
-        )
     return f"SELECT {', '.join(items)} FROM {left} AS l {operator.how.upper()} JOIN {right} AS r ON {on}"
 
 

@@ -6,96 +6,50 @@ same pipeline: the executor runs it, `explain` prints it.
 
 Relations carry, beside their named columns, two positions that no contract ever outputs: `__t`, the row's
 instant in ticks, and `__row`, its position in the spine view's total order. Joins and aggregations add columns
-to their first input and never change the number or order of its rows.
+to their first input and never change the order of its rows, nor, but for an inner join, their number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from daedalus.catalog.aggregation import AggregationSpec  # noqa: TC001 - read from annotations at run time
 from daedalus.catalog.model import Unset
 from daedalus.errors import CompileError, did_you_mean
-from daedalus.pipelines._plain import as_mapping, from_mapping, mapping_field, specs_field
+from daedalus.pipelines._plain import from_mapping, mapping_field, specs_field
+from daedalus.pipelines.operator_base import QID_COLUMN, ROW, TICK, Engine, Node, Operator, SqlOnly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-ROW = "__row"
-TICK = "__t"
-
-
-class Engine(StrEnum):
-    """The tier an operator runs on: chosen by the author, never inferred."""
-
-    SQL = "sql"
-    SQL_ARROW_UDF = "sql_arrow_udf"
-    PYTHONIC = "pythonic"
-
-
-@runtime_checkable
-class Operator(Protocol):
-    """What every operator has. `output` defaults to `name`."""
-
-    op_kind: ClassVar[str]
-
-    @property
-    def name(self) -> str:
-        """Unique node id."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The relations it reads: outputs of operators before it."""
-
-    @property
-    def output(self) -> str:
-        """The relation it makes."""
-
-    @property
-    def engine(self) -> Engine:
-        """The declared tier."""
-
-    def can_run_on(self) -> frozenset[Engine]:
-        """The tiers that this kind is capable of."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `operator_from_dict` turns back into an equal operator."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Node:
-    """The fields that all kinds share."""
-
-    op_kind: ClassVar[str] = ""
-
-    name: str
-    inputs: tuple[str, ...] = ()
-    output: str = ""
-    engine: Engine = Engine.SQL
-
-    def __post_init__(self) -> None:
-        if not self.output:
-            object.__setattr__(self, "output", self.name)
-
-    def can_run_on(self) -> frozenset[Engine]:
-        """By default, just the declared engine."""
-        return frozenset({self.engine})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, defaults left out."""
-        return {"op_kind": self.op_kind, **as_mapping(self)}
-
-
-class _SqlOnly(_Node):
-    """Kinds that are SQL and nothing else."""
-
-    __slots__ = ()
-
-    def can_run_on(self) -> frozenset[Engine]:
-        """SQL only."""
-        return frozenset({Engine.SQL})
+__all__ = [
+    "OPERATOR_KINDS",
+    "QID_COLUMN",
+    "ROW",
+    "TICK",
+    "AnyOperator",
+    "ArrowUdfTransform",
+    "Engine",
+    "Filter",
+    "Join",
+    "JoinKind",
+    "Keep",
+    "Operator",
+    "OperatorPipeline",
+    "PointInTimeJoin",
+    "Project",
+    "ProjectColumn",
+    "QidKind",
+    "RayUdfTransform",
+    "RollingAggregate",
+    "Scan",
+    "Sink",
+    "SinkFormat",
+    "TimeRange",
+    "operator_from_dict",
+]
 
 
 class TimeRange(StrEnum):
@@ -114,7 +68,7 @@ class Keep(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scan(_SqlOnly):
+class Scan(SqlOnly):
     """Rows of a source: a feature view, or a relation of the run (`store:NAME` ids, `run:qid_map`).
 
     Attributes:
@@ -143,7 +97,7 @@ class Scan(_SqlOnly):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter(_SqlOnly):
+class Filter(SqlOnly):
     """The input's rows for which `predicate` is TRUE.
 
     Attributes:
@@ -181,7 +135,7 @@ class ProjectColumn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Project(_SqlOnly):
+class Project(SqlOnly):
     """Computed columns: added to the input (`extend`), or replacing all of its columns, in order.
 
     With `extend`, a column that the input has already is rewritten in place.
@@ -193,13 +147,21 @@ class Project(_SqlOnly):
     extend: bool = False
 
 
+class JoinKind(StrEnum):
+    """What becomes of a left row without a match."""
+
+    LEFT = "left"  # it stays, with NULLs
+    INNER = "inner"  # it is dropped
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Join(_SqlOnly):
-    """Columns of the right input beside each row of the left: a plain equi-join, LEFT, one match at most.
+class Join(SqlOnly):
+    """Columns of the right input beside each row of the left: a plain equi-join, one match at most.
 
     Attributes:
         on: (left column, right column) pairs; NULL matches nothing.
         columns: (output column, right column) pairs.
+        how: what becomes of a left row without a match.
         marker: name of a boolean column that says whether there was a match; empty for none.
         ttl_seconds: a match older than this before the left row's time gives NULLs.
     """
@@ -208,13 +170,13 @@ class Join(_SqlOnly):
 
     on: tuple[tuple[str, str], ...] = mapping_field()
     columns: tuple[tuple[str, str], ...] = mapping_field()
-    how: str = "left"
+    how: JoinKind = JoinKind.LEFT
     marker: str = ""
     ttl_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PointInTimeJoin(_Node):
+class PointInTimeJoin(Node):
     """What the right input knew strictly before each left row.
 
     Either the newest right version with `u < t - delay` (`columns`), or aggregates over all right rows before
@@ -248,7 +210,7 @@ class PointInTimeJoin(_Node):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RollingAggregate(_Node):
+class RollingAggregate(Node):
     """Windowed point-in-time aggregates of each row of the first input over the second, its history.
 
     Attributes:
@@ -272,7 +234,7 @@ class RollingAggregate(_Node):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArrowUdfTransform(_Node):
+class ArrowUdfTransform(Node):
     """A registered vectorized function over Arrow batches of the input, adding one column.
 
     Attributes:
@@ -296,7 +258,7 @@ class ArrowUdfTransform(_Node):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RayUdfTransform(_Node):
+class RayUdfTransform(Node):
     """A distributed function over the finished rows: an embedding column from a store. Always `pythonic`.
 
     Attributes:
@@ -319,7 +281,7 @@ class RayUdfTransform(_Node):
     engine: Engine = Engine.PYTHONIC
 
     def __post_init__(self) -> None:
-        _Node.__post_init__(self)
+        Node.__post_init__(self)
         object.__setattr__(self, "engine", Engine.PYTHONIC)
         if not self.column:
             object.__setattr__(self, "column", self.name)
@@ -345,7 +307,7 @@ class QidKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sink(_SqlOnly):
+class Sink(SqlOnly):
     """The terminal write: one ordered, atomic folder of Parquet per day, then the table that `format` asks for.
 
     Attributes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.compute.sql_tier import sql_refusal
 from daedalus.errors import CompileError, did_you_mean
+from daedalus.metadata.days import DayStore
 from daedalus.pipelines.operators import (
     ArrowUdfTransform,
     Engine,
@@ -20,13 +21,17 @@ from daedalus.pipelines.operators import (
     Sink,
     SinkFormat,
 )
-from daedalus.pipelines.schema import filter_fragments, output_names, relation_columns
+from daedalus.pipelines.run_relations import AS_OF_RELATION, QID_RELATION, is_run_relation
+from daedalus.pipelines.schema import checked_fragment, filter_fragments, output_names, relation_columns
 from daedalus.pipelines.settings.sink_places import place_problems
 
 if TYPE_CHECKING:
+    from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
 
 ROLLING_ENGINES = ("duckdb", "polars", "kernel")
+_OF_THE_RUN = (QID_RELATION, AS_OF_RELATION)
+_SPANS = ("lookback_seconds", "delay_seconds", "ttl_seconds")
 
 
 def check_pipeline(pipeline: OperatorPipeline) -> None:
@@ -40,8 +45,46 @@ def check_pipeline(pipeline: OperatorPipeline) -> None:
     for operator in pipeline:
         _check_engine(operator, where)
         _check_arity(operator, where)
+        _check_spans(operator, where)
     _check_sink(pipeline, where)
     _check_filters_after_curation(pipeline, where)
+
+
+def check_scans(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> None:
+    """Refuse a DAG that scans what the definitions lack.
+
+    Raises:
+        CompileError: no such view, or no such field of it; names the operator, with near matches.
+    """
+    where = pipeline.file or f"pipeline {pipeline.service}"
+    for scan in pipeline:
+        if not isinstance(scan, Scan):
+            continue
+        place = _place(where, scan)
+        if is_run_relation(scan.source_ref):
+            if scan.source_ref.startswith("run:") and scan.source_ref not in _OF_THE_RUN:
+                raise CompileError(
+                    f"unknown relation {scan.source_ref!r} of the run",
+                    where=place,
+                    hint=did_you_mean(scan.source_ref, [QID_RELATION]),
+                )
+            continue
+        if scan.source_ref not in catalog.views:
+            raise CompileError(
+                f"unknown view {scan.source_ref!r}",
+                where=place,
+                hint=did_you_mean(scan.source_ref, catalog.views),
+            )
+        fields = [field.name for field in catalog.view(scan.source_ref).fields]
+        for name in (*scan.columns, *scan.keys, *(name for name, _ in scan.restrict)):
+            if name not in fields:
+                raise CompileError(
+                    f"view {scan.source_ref} has no field {name!r}",
+                    where=place,
+                    hint=did_you_mean(name, fields),
+                )
+        if scan.predicate:
+            checked_fragment(scan.predicate, fields, f"{place}, predicate")
 
 
 def _place(where: str, operator: AnyOperator) -> str:
@@ -142,6 +185,16 @@ def _check_arity(operator: AnyOperator, where: str) -> None:
         )
 
 
+def _check_spans(operator: AnyOperator, where: str) -> None:
+    """No span of time is negative, or no number."""
+    for key in _SPANS:
+        seconds = getattr(operator, key, None)
+        if seconds is not None and not seconds >= 0:
+            raise CompileError(
+                f"{key} is {seconds:g}", where=_place(where, operator), hint="Write 0 or a number of seconds"
+            )
+
+
 def _check_sink(pipeline: OperatorPipeline, where: str) -> None:
     sinks = pipeline.by_kind("sink")
     if len(sinks) != 1 or pipeline.operators[-1] is not sinks[0]:
@@ -171,6 +224,12 @@ def _check_place(pipeline: OperatorPipeline, sink: AnyOperator, where: str) -> N
     if sink.qid is not QidKind.MAP and not sink.session_column:
         raise CompileError("qid needs a session_column", where=_place(where, sink), hint="Remove qid")
     if sink.format is SinkFormat.PARQUET:
+        if sink.partition != DayStore.partition:
+            raise CompileError(
+                f"partition is {sink.partition!r}, which names the day's column of a table",
+                where=_place(where, sink),
+                hint=f"Folders are named {DayStore.partition}=YYYY-MM-DD: remove it, or set format",
+            )
         return
     taken = {sink.partition.lower(): "the partition's column"}
     for name in output_names(relation_columns(pipeline), sink.inputs[0]):

@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from daedalus.pipelines.operators import Scan
+from daedalus.pipelines.run_relations import AS_OF_RELATION, is_run_relation
 from daedalus.storage.sources.dispatch import open_source
 from daedalus.storage.sources.parquet import ParquetSource
 from daedalus.storage.sources.parquet_files import is_readable
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.storage.sources.base import Source
 
-#: One row per entity, at the instant of a materialization.
-AS_OF_RELATION = "run:as_of"
+__all__ = [
+    "AS_OF_RELATION",
+    "RunSources",
+    "is_run_relation",
+    "scanned_views",
+    "ticks_per_second",
+    "view_ticks_per_second",
+    "views_behind",
+]
+
 _LOOKING_SECONDS = 20.0
-RUN_PREFIXES = ("store:", "run:", "ids:")
-
-
-def is_run_relation(source_ref: str) -> bool:
-    """Whether a scan reads something of the run itself rather than a view."""
-    return source_ref.startswith(RUN_PREFIXES)
 
 
 def scanned_views(pipeline: OperatorPipeline) -> list[str]:
@@ -51,8 +54,14 @@ def views_behind(pipeline: OperatorPipeline, operator_name: str) -> list[str]:
 
 def ticks_per_second(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> int:
     """The unit of `__t`: microseconds, or nanoseconds where one view's time is that fine."""
-    fine = any(needs_nanoseconds(catalog.view(name)) for name in scanned_views(pipeline))
-    return 1_000_000_000 if fine else 1_000_000
+    return max(
+        (view_ticks_per_second(catalog.view(name)) for name in scanned_views(pipeline)), default=1_000_000
+    )
+
+
+def view_ticks_per_second(view: FeatureViewDef) -> int:
+    """The same for one view: microseconds, or nanoseconds where its time is that fine."""
+    return 1_000_000_000 if needs_nanoseconds(view) else 1_000_000
 
 
 class RunSources:

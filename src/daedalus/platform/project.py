@@ -216,12 +216,16 @@ class Project:
     def pipeline(self, service: str, config: TrainingRunConfig) -> OperatorPipeline:
         """The DAG that runs: the hand-edited file when there is one, else the service compiled now."""
         from daedalus.pipelines.compiler import build_compile_request, compile_service_to_pipeline
+        from daedalus.pipelines.pipeline_checks import check_scans
         from daedalus.pipelines.pipeline_files import load_hand_edited
 
         # Resolved also for a hand-edited file: an unknown service is refused with near matches.
         request = build_compile_request(service, self._catalog(config), config)
         edited = load_hand_edited(service, self.edited_file(service).parent)
-        return edited or compile_service_to_pipeline(request)
+        if edited is None:
+            return compile_service_to_pipeline(request)
+        check_scans(edited, request.catalog)
+        return edited
 
     def explain(
         self, service: str, *, target_date: date | None = None, options: RunOptions | None = None

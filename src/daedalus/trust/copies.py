@@ -17,10 +17,10 @@ from daedalus.pipelines.days.context import day_start_us
 from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import Scan, TimeRange
-from daedalus.pipelines.run_sources import RunSources, is_run_relation, scanned_views, ticks_per_second
+from daedalus.pipelines.run_sources import RunSources, is_run_relation, scanned_views, view_ticks_per_second
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.sources.base import TickRange
-from daedalus.storage.view_reader import ViewReader, needs_nanoseconds
+from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,9 +109,7 @@ def copy_sources(
     """
     catalog, spine = columns.catalog, columns.spine
     names = dict.fromkeys([spine.name, *scanned_views(pipeline), *_declared_views(columns)])
-    ticks = ticks_per_second(pipeline, catalog)
-    if any(needs_nanoseconds(catalog.view(name)) for name in names):
-        ticks = 1_000_000_000
+    ticks = max(view_ticks_per_second(catalog.view(name)) for name in names)
     folder.mkdir(parents=True, exist_ok=True)
     sources = RunSources(catalog, config)
     made: dict[str, ViewCopy] = {}
@@ -134,7 +132,7 @@ def newest_day(columns: ContractColumns, config: TrainingRunConfig) -> dt.date:
         ExecutionError: there is none.
     """
     spine = columns.spine
-    ticks = 1_000_000_000 if needs_nanoseconds(spine) else 1_000_000
+    ticks = view_ticks_per_second(spine)
     first = dt.date(int(config.feed_start[:4]), int(config.feed_start[4:]), 1)
     last = dt.date(int(config.feed_end[:4]), int(config.feed_end[4:]), 1)
     after = (last + dt.timedelta(days=31)).replace(day=1)

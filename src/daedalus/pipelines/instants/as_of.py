@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daedalus.errors import CompileError
-from daedalus.pipelines.compiler import QID_COLUMN, QID_RELATION
 from daedalus.pipelines.days.shape import main_chain, output_operator
 from daedalus.pipelines.operators import (
+    QID_COLUMN,
     AnyOperator,
     Filter,
     Join,
+    JoinKind,
     OperatorPipeline,
     Project,
     RayUdfTransform,
@@ -34,7 +35,7 @@ from daedalus.pipelines.operators import (
     TimeRange,
 )
 from daedalus.pipelines.pipeline_checks import check_pipeline
-from daedalus.pipelines.run_sources import AS_OF_RELATION, is_run_relation
+from daedalus.pipelines.run_relations import AS_OF_RELATION, QID_RELATION, is_run_relation
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
@@ -105,7 +106,11 @@ def _candidates(
     pipeline: OperatorPipeline, spine: FeatureViewDef, before: list[AnyOperator], columns: tuple[str, ...]
 ) -> tuple[str, OperatorPipeline]:
     """The spine's rows of all time, through the last operator before the target day that drops rows."""
-    dropping = [one for one in before if isinstance(one, Filter) or getattr(one, "how", "left") == "inner"]
+    dropping = [
+        one
+        for one in before
+        if isinstance(one, Filter) or (isinstance(one, Join) and one.how is JoinKind.INNER)
+    ]
     relation = (dropping[-1] if dropping else before[0]).output
     created = spine.source.created_field
     wanted = tuple(dict.fromkeys((*columns, *([created] if created else []))))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from daedalus.pipelines.days.visibility import ticks_of
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.instants.view_snapshot import BATCH_ROWS, snapshot_batches, snapshot_schema
-from daedalus.pipelines.run_sources import RunSources
+from daedalus.pipelines.run_sources import RunSources, view_ticks_per_second
 from daedalus.storage.sources.base import TickRange
-from daedalus.storage.view_reader import ViewReader, needs_nanoseconds
+from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -41,7 +41,7 @@ def view_events(
     """
     view = catalog.view(name)
     sources = RunSources(catalog, config)
-    per_second = 1_000_000_000 if needs_nanoseconds(view) else 1_000_000
+    per_second = view_ticks_per_second(view)
     low = None if since is None else ticks_of(since, 1_000_000)
     span = TickRange(low_us=low, high_us=ticks_of(until, 1_000_000) + 1)
     try:

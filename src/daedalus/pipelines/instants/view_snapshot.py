@@ -14,11 +14,11 @@ from daedalus.pipelines.days.relation_graph import RelationGraph, as_execution_e
 from daedalus.pipelines.days.visibility import AsOf, ticks_of, visible_sql
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK
-from daedalus.pipelines.run_sources import RunSources
+from daedalus.pipelines.run_sources import RunSources, view_ticks_per_second
 from daedalus.pipelines.training import to_schema
 from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.sources.base import TickRange
-from daedalus.storage.view_reader import ViewReader, needs_nanoseconds
+from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -82,7 +82,7 @@ def view_snapshot(
     """
     view = catalog.view(name)
     sources = RunSources(catalog, config)
-    per_second = 1_000_000_000 if needs_nanoseconds(view) else 1_000_000
+    per_second = view_ticks_per_second(view)
     try:
         with duckdb_session(config.duckdb_settings()) as connection:
             source = sources.source(view.name)

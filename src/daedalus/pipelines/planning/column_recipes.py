@@ -15,11 +15,13 @@ from daedalus.catalog.model import Unset
 from daedalus.metadata.provenance import digest
 from daedalus.pipelines.days.rolling_tiers import history_columns, history_inputs
 from daedalus.pipelines.operators import (
+    QID_COLUMN,
     ROW,
     TICK,
     ArrowUdfTransform,
     Filter,
     Join,
+    JoinKind,
     PointInTimeJoin,
     Project,
     RayUdfTransform,
@@ -111,8 +113,6 @@ def _recipe(parts: Any, reads: Iterable[Recipe]) -> Recipe:
 
 
 def _plain(value: Any) -> Any:
-    if value is Unset.UNSET:
-        return "unset"
     return value.to_mapping() if hasattr(value, "to_mapping") else str(value)
 
 
@@ -166,7 +166,8 @@ def _projected(operator: Project, source: Relation) -> Relation:
         if column.sql:
             fragment = checked_fragment(column.sql, source.columns, operator.name)
             read = [source.columns[name] for name in fragment.columns]
-        how = [column.sql, column.dtype, column.default, column.default_sql, column.nullable]
+        default = None if column.default is Unset.UNSET else [column.default]
+        how = [column.sql, column.dtype, default, column.default_sql, column.nullable]
         made[column.name] = _recipe(["project", *how], read)
     if operator.extend:
         return Relation(source.rows, {**source.columns, **made})
@@ -187,7 +188,9 @@ def _joined(operator: Join | PointInTimeJoin, inputs: list[Relation], how: list[
     }
     if isinstance(operator, Join) and operator.marker:
         made[operator.marker] = _recipe(["matched", *how], shared)
-    return Relation(left.rows, {**left.columns, **made})
+    dropping = isinstance(operator, Join) and operator.how is JoinKind.INNER
+    rows = _recipe(["inner", *how], [left.rows, *shared]) if dropping else left.rows
+    return Relation(rows, {**left.columns, **made})
 
 
 def _aggregated(
@@ -205,7 +208,8 @@ def _aggregated(
 
 
 def _numbered(operator: Sink, source: Relation) -> Relation:
-    if "qid" not in source.columns:
+    if QID_COLUMN not in source.columns:
         return source
     how = ["qid", operator.session_column, operator.sessions_from, operator.qid]
-    return Relation(source.rows, source.columns | {"qid": _recipe(how, [source.columns["qid"]])})
+    numbered = _recipe(how, [source.columns[QID_COLUMN]])
+    return Relation(source.rows, source.columns | {QID_COLUMN: numbered})
