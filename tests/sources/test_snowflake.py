@@ -498,3 +498,18 @@ def test_a_range_on_each_kind_of_time_column(
         rows = connection.execute(f"SELECT id FROM {source.relation_sql(range_)} ORDER BY id").fetchall()
         assert [row[0] for row in rows] == found, column
         source.close()
+
+
+def test_the_bounds_of_a_range_are_exact_in_nanoseconds(
+    snowflake_server: SnowflakeServer, connection: duckdb.DuckDBPyConnection
+) -> None:
+    # As a double, this instant in nanoseconds is 24 too many.
+    low = us("2026-05-02 00:00") + 1
+    at = [low * 1000 - 1, low * 1000, low * 1000 + 999, low * 1000 + 1001]
+    table = snowflake_server.table(pa.table({"id": [1, 2, 3, 4], "ns": at}))
+    view = view_of(snowflake_server, table, {"ns": "BIGINT"}, timestamp_field="ns", timestamp_unit="ns")
+    source = SnowflakeSource(view, where="view v")
+    source.setup(connection)
+    relation = source.relation_sql(TickRange(low_us=low, high_us=low + 1))
+    assert connection.execute(f"SELECT id FROM {relation} ORDER BY id").fetchall() == [(2,), (3,)]
+    source.close()

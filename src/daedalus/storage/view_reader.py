@@ -14,7 +14,7 @@ from daedalus.errors import SourceError, did_you_mean
 from daedalus.sql.choices import case_sql
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.checked_casts import checked_cast, spelled
-from daedalus.storage.sources.base import shape_sql, sound_sql
+from daedalus.storage.sources.base import shape_sql, sound_sql, ticks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -254,7 +254,7 @@ class ViewReader:
         """A literal of the column's type at or above the instant (ranges begin and end on whole ticks)."""
         if dtype in INTEGERS:
             unit = UNIT_US[self.view.source.timestamp_unit]
-            return str(us * 1000 if unit < 1 else -(-us // round(unit)))
+            return str(ticks_of(us, unit, up=True))
         return f"CAST(make_timestamp({us}) AS {dtype})"
 
 

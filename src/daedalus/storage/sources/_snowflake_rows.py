@@ -130,8 +130,8 @@ def _instant(kind: str, scale: int, declared: str) -> tuple[str, pa.DataType]:
     return "TIMESTAMP", pa.timestamp("us")
 
 
-def spool(batches: Iterable[pa.Table], columns: Sequence[SnowflakeColumn], path: Path, where: str) -> int:
-    """Write a result's batches to one Parquet file, holding one at a time; returns the number of rows.
+def spool(batches: Iterable[pa.Table], columns: Sequence[SnowflakeColumn], path: Path, where: str) -> None:
+    """Write a result's batches to one Parquet file, holding one at a time.
 
     Raises:
         SourceError: a value does not fit its column's type; names the first.
@@ -139,14 +139,11 @@ def spool(batches: Iterable[pa.Table], columns: Sequence[SnowflakeColumn], path:
     import pyarrow.parquet as pq
 
     schema = pa.schema([pa.field(column.name, column.arrow) for column in columns])
-    rows = 0
     with pq.ParquetWriter(path, schema, compression="lz4") as writer:
         for batch in batches:
             if batch.num_rows:
                 parts = [_fitted(batch.column(at), column, where) for at, column in enumerate(columns)]
                 writer.write_table(pa.Table.from_arrays(parts, schema=schema))
-                rows += batch.num_rows
-    return rows
 
 
 def _fitted(values: pa.ChunkedArray, column: SnowflakeColumn, where: str) -> pa.ChunkedArray:

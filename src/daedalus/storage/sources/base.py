@@ -25,6 +25,18 @@ class TickRange:
         return largest_us is None or self.low_us is None or largest_us >= self.low_us
 
 
+def ticks_of(us: int, unit_us: float, *, up: bool) -> int:
+    """An instant in ticks of `unit_us` microseconds, rounded up or down where it lies between two.
+
+    >>> ticks_of(1_500, 1_000.0, up=True), ticks_of(1_500, 1_000.0, up=False), ticks_of(1_500, 0.001, up=True)
+    (2, 1, 1500000)
+    """
+    if unit_us < 1:
+        return us * round(1 / unit_us)
+    unit = round(unit_us)
+    return -(-us // unit) if up else us // unit
+
+
 class Snapshot(Protocol):
     """What a source held when the run began."""
 

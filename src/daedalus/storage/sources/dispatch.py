@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DefinitionError
 from daedalus.secrets import ENV_REFERENCE, expand_env, mask
+from daedalus.storage.sources.places import below, scheme_of
 from daedalus.storage.view_reader import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.model import DataSourceDef, FeatureViewDef
     from daedalus.storage.sources.base import Source
-
-_URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
 class Backend(StrEnum):
@@ -100,9 +97,9 @@ def _parquet(view: FeatureViewDef, source_root: str, where: str) -> Source:
     from daedalus.storage.sources.parquet import ParquetSource
 
     path = below(source_root, expand_env(view.source.path, where=f"{where}.path"))
-    if (scheme := _URL.match(path)) and not is_object_store(path):
+    if (scheme := scheme_of(path)) and not is_object_store(path):
         raise DefinitionError(
-            f"no Parquet is read from {scheme[0]}",
+            f"no Parquet is read from {scheme}",
             where=f"{where}.path",
             hint="Write a path of this machine, s3://... or r2://...; a store that speaks S3 takes s3:// with endpoint",
         )
@@ -120,14 +117,3 @@ def _parquet(view: FeatureViewDef, source_root: str, where: str) -> Source:
     source.require_columns(source_name_of(view, field.name) for field in view.fields if not field.optional)
     source.refuse_rounding(source_name_of(view, field.name) for field in view.fields)
     return source
-
-
-def below(root: str, path: str) -> str:
-    """A path as it is when it is absolute or a URL, else under `root`, a folder or a URL.
-
-    >>> below("s3://bucket/infra/", "feed"), below("/data", "/other/feed"), below("/data", "s3://b/x")
-    ('s3://bucket/infra/feed', '/other/feed', 's3://b/x')
-    """
-    if _URL.match(path) or Path(path).is_absolute():
-        return path
-    return f"{root.rstrip('/')}/{path}" if _URL.match(root) else str(Path(root) / path)

@@ -19,9 +19,10 @@ from daedalus.storage.duckdb_extensions import bare_connection, load_extensions
 from daedalus.storage.sources.faults import plain_faults
 from daedalus.storage.sources.object_store import SETTINGS as STORE_SETTINGS
 from daedalus.storage.sources.object_store import ObjectStoreFiles, is_object_store
+from daedalus.storage.sources.places import below
 from daedalus.storage.sources.postgres_place import SETTINGS as POSTGRES_SETTINGS
 from daedalus.storage.sources.postgres_place import PostgresPlace, place_of
-from daedalus.storage.sources.relations import chosen, range_conditions, split_table_name
+from daedalus.storage.sources.relations import chosen, range_conditions, relation_label, split_table_name
 from daedalus.storage.view_reader import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
@@ -202,11 +203,8 @@ class DuckLakeSource:
     def _data_path_given(self) -> str:
         if not self._data_path:
             return ""
-        from daedalus.storage.sources.dispatch import below
-
-        return (
-            below(self._root, expand_env(self._data_path, where=f"{self._where}.data_path")).rstrip("/") + "/"
-        )
+        path = below(self._root, expand_env(self._data_path, where=f"{self._where}.data_path"))
+        return path.rstrip("/") + "/"
 
     def _allow_reading(self, connection: duckdb.DuckDBPyConnection, data_path: str) -> None:
         """Give the connection the keys of the object store that holds the lake's files."""
@@ -241,12 +239,11 @@ class DuckLakeSource:
         data_path = self._data_path_given() or str(own_path or "")
         self._allow_reading(connection, data_path)
         described = connection.execute(f"DESCRIBE SELECT * FROM {self._relation()}").fetchall()
-        text = hashlib.sha256(self._query.encode()).hexdigest()[:16]
         return DuckLakeSnapshot(
             place=self._label,
             version=int(version),
             committed_at=found[0][0] if found else "",
-            relation=".".join(self._table) if self._table else f"query {text}",
+            relation=relation_label(self._table, self._query),
             types=tuple((row[0], row[1]) for row in described),
             data_path=data_path,
         )

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daedalus.sql.identifiers import quote_ident, quote_literal
-from daedalus.storage.duckdb_extensions import load_extensions
+from daedalus.storage.duckdb_extensions import bare_connection, load_extensions
 from daedalus.storage.sources.faults import plain_faults
-from daedalus.storage.sources.postgres_place import SETTINGS, PostgresPlace, place_of
+from daedalus.storage.sources.postgres_place import PostgresPlace, place_of
 from daedalus.storage.sources.postgres_types import PostgresColumn, postgres_columns
-from daedalus.storage.sources.relations import chosen, range_conditions, split_table_name
+from daedalus.storage.sources.relations import chosen, range_conditions, relation_label, split_table_name
 from daedalus.storage.view_reader import ERROR_MARK, UNIT_US, source_name_of
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class PostgresKeeper:
     """Holds the transaction that exported the snapshot, until it is closed."""
 
     def __init__(self, place: PostgresPlace) -> None:
-        self._connection = _connect()
+        self._connection = bare_connection()
         self._alias = "__keeper"
         self._finalizer = weakref.finalize(self, _let_go, self._connection)
         try:
@@ -152,12 +152,6 @@ class PostgresKeeper:
         self._finalizer()
 
 
-def _connect() -> duckdb.DuckDBPyConnection:
-    from daedalus.storage.duckdb_extensions import bare_connection
-
-    return bare_connection()
-
-
 def _let_go(connection: duckdb.DuckDBPyConnection) -> None:
     import duckdb
 
@@ -190,12 +184,10 @@ class PostgresSource:
 
     def __init__(self, view: FeatureViewDef, *, where: str, shared: dict[str, Any] | None = None) -> None:
         source = view.source
-        settings = {
-            key: value for key, value in source.credentials if key in SETTINGS or source.database_path
-        }
+        settings = dict(source.credentials)
+        default_schema = settings.get("schema", "public")
         self._where = where
         self._place = place_of(source.database_path, settings, where)
-        default_schema = dict(source.credentials).get("schema", "public")
         self._table = (
             split_table_name(source.table_name, default_schema=default_schema, where=f"{where}.table_name")
             if source.table_name
@@ -244,12 +236,9 @@ class PostgresSource:
         columns = postgres_columns(
             types, self._declared, self._relation, is_table=self._table is not None, rows=keeper.rows
         )
-        relation = (
-            ".".join(self._table) if self._table else hashlib.sha256(self._query.encode()).hexdigest()[:16]
-        )
         return PostgresSnapshot(
             place=self._place.label,
-            relation=relation if self._table else f"query {relation}",
+            relation=relation_label(self._table, self._query),
             state=keeper.state,
             all_columns=columns,
             direct=self._table is not None

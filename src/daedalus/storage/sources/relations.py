@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
 from daedalus.catalog.dtypes import INTEGERS
 from daedalus.errors import DefinitionError
 from daedalus.sql.identifiers import quote_ident
+from daedalus.storage.sources.base import ticks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +52,16 @@ def split_table_name(text: str, *, default_schema: str, where: str) -> tuple[str
     return (default_schema, parts[0]) if len(parts) == 1 else (parts[0], parts[1])
 
 
+def relation_label(table: tuple[str, str] | None, query: str) -> str:
+    """What a snapshot calls its relation: `schema.table`, or the query by its hash."""
+    return ".".join(table) if table else f"query {query_hash(query)}"
+
+
+def query_hash(query: str) -> str:
+    """A name for a query that is the same for equal texts."""
+    return hashlib.sha256(query.encode()).hexdigest()[:16]
+
+
 def chosen(schema: Mapping[str, str], columns: Sequence[str] | None) -> list[str]:
     """The source's columns that are wanted, in its own spelling; all of them without `columns`."""
     if columns is None:
@@ -87,9 +99,7 @@ def range_conditions(
 
 def _literal(us: int, dtype: str, unit_us: float, *, postgres: bool, up: bool) -> str:
     if dtype in INTEGERS:
-        if unit_us < 1:
-            return str(us * round(1 / unit_us))
-        return str(-(-us // round(unit_us)) if up else us // round(unit_us))
+        return str(ticks_of(us, unit_us, up=up))
     if dtype == "DATE":
         us = us // _DAY_US * _DAY_US
     try:

@@ -22,6 +22,8 @@ from daedalus.secrets import mask
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.sources._snowflake_client import SnowflakeClient
 from daedalus.storage.sources._snowflake_rows import SnowflakeColumn, columns_of, spool
+from daedalus.storage.sources.base import ticks_of
+from daedalus.storage.sources.relations import chosen, query_hash
 from daedalus.storage.view_reader import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
@@ -96,12 +98,11 @@ class SnowflakeSource:
         self._snapshot: SnowflakeSnapshot | None = None
         self._client: SnowflakeClient | None = None
         self._spools = _Spools()
-        self.statements: list[tuple[str, str]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker connects by itself, with its own environment; only the snapshot goes along.
         self.snapshot()
-        return self.__dict__ | {"_client": None, "_spools": _Spools(), "statements": []}
+        return self.__dict__ | {"_client": None, "_spools": _Spools()}
 
     # ------------------------------------------------------------------ the relation
 
@@ -153,7 +154,7 @@ class SnowflakeSource:
 
     def _place(self, client: SnowflakeClient) -> str:
         if self._source.query:
-            parts = ["query", hashlib.sha256(self._source.query.encode()).hexdigest()[:16]]
+            parts = ["query", query_hash(self._source.query)]
         else:
             named = self._table_parts()
             parts = [*[client.database, client.schema][: 3 - len(named)], *named]
@@ -185,9 +186,9 @@ class SnowflakeSource:
         return {column.name: column.dtype for column in self.snapshot().all_columns}
 
     def _wanted(self, columns: Sequence[str] | None) -> list[SnowflakeColumn]:
-        everything = self.snapshot().all_columns
-        names = None if columns is None else set(columns)
-        return [one for one in everything if names is None or one.name in names] or list(everything[:1])
+        everything = {column.name: column for column in self.snapshot().all_columns}
+        names = chosen({name: column.dtype for name, column in everything.items()}, columns)
+        return [everything[name] for name in names or list(everything)[:1]]
 
     def statement(self, time_range: TickRange | None = None, columns: Sequence[str] | None = None) -> str:
         """The statement that Snowflake is sent for a range and columns."""
@@ -214,7 +215,6 @@ class SnowflakeSource:
                     hint="Free space under compute.duckdb_config.temp_directory, or point it at a larger disk",
                 ) from None
             part.replace(path)
-            self.statements.append((str(cursor.sfqid), sql))
         return f"(SELECT {_from_file(wanted)} FROM read_parquet({quote_literal(str(path))}))"
 
     def shape_sql(self, time_range: TickRange | None = None, columns: Sequence[str] | None = None) -> str:
@@ -240,8 +240,7 @@ class SnowflakeSource:
     def _literal(self, column: SnowflakeColumn, instant_us: int, sign: str) -> str:
         """The instant in the column's own terms, rounded outwards; empty when it has none."""
         if column.kind == "FIXED":
-            ticks = instant_us / self._unit_us
-            return str(int(ticks // 1) + (1 if sign == "<" else 0))
+            return str(ticks_of(instant_us, self._unit_us, up=sign == "<"))
         try:
             moment = (_EPOCH + dt.timedelta(microseconds=instant_us)).replace(tzinfo=None)
         except OverflowError:
