@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from daedalus.platform import RunOptions
 from daedalus.platform.plans import RunPlan, plan_run
 from daedalus.platform.versions import lock_registry
 from pipelines.tiny import DAYS, ROWS, SERVICE, events, users
@@ -97,6 +98,17 @@ def test_changes_against_the_lock_are_of_the_service(plain: Trained) -> None:
     assert found.locked
     assert [(change.path, change.kind.value) for change in found.changes] == [("columns.seen", "breaking")]
     assert found.to_dict()["lock_changes"][0]["service"] == "s"
+
+
+def test_the_lock_is_compared_with_what_the_run_would_use(enriched: Trained) -> None:
+    lock_registry(enriched.registry)
+    [spec] = AGGREGATIONS["enrichment_specs"]
+    other = AGGREGATIONS | {"enrichment_specs": [spec | {"source_id_column": "user_id"}]}
+    (enriched.root / "other.yaml").write_text(yaml.safe_dump(other))
+    assert plan(enriched).changes == ()
+    options = RunOptions(aggregation_path=enriched.root / "other.yaml")
+    [change] = plan(enriched, options=options).changes
+    assert change.kind.value == "breaking"
 
 
 def test_enrichment_is_planned_by_itself(enriched: Trained) -> None:

@@ -98,7 +98,7 @@ def plan_run(
     pipeline = registry.pipeline(service, config)
     with contextlib.closing(RunInputs(pipeline, catalog, config, target_dates)) as inputs:
         days = tuple(inputs.states(inputs.target_days(), stages=stages))
-    lock = diff_registry(registry)
+    lock = diff_registry(registry, options=options)
     store = MetadataStore(config.output_path)
     runs = [
         run

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.versioning import (
     LOCK_NAME,
-    ChangeKind,
     RegistryLock,
     Schema,
     SchemaChange,
@@ -22,6 +21,7 @@ from daedalus.errors import DefinitionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from daedalus.platform.project import RunOptions
     from daedalus.platform.registry import PlatformRegistry
 
 _NO_LOCK = "Write one and commit it: daeda registry lock"
@@ -91,19 +91,21 @@ def lock_path(registry: PlatformRegistry, lock_file: Path | None = None) -> Path
     return registry.project_root / LOCK_NAME if lock_file is None else Path(lock_file).absolute()
 
 
-def current_schemas(registry: PlatformRegistry) -> dict[str, Schema]:
-    """Every service's logical schema as the definitions make it now.
+def current_schemas(registry: PlatformRegistry, options: RunOptions | None = None) -> dict[str, Schema]:
+    """Every service's logical schema as definitions and configuration make it now.
 
     Raises:
         DefinitionError: a service does not resolve; every problem of all services.
     """
-    return registry.facade().schemas()
+    return registry.facade(registry.config(options)).schemas()
 
 
-def diff_registry(registry: PlatformRegistry, *, lock_file: Path | None = None) -> RegistryDiff:
+def diff_registry(
+    registry: PlatformRegistry, *, lock_file: Path | None = None, options: RunOptions | None = None
+) -> RegistryDiff:
     """Every change of every service against the lock."""
     path = lock_path(registry, lock_file)
-    current = current_schemas(registry)
+    current = current_schemas(registry, options)
     lock = read_lock(path)
     if lock is None and lock_file is not None:
         raise DefinitionError("there is no such lock file", where=str(path), hint=_NO_LOCK)
@@ -174,14 +176,3 @@ def _refusal(refused: tuple[SchemaChange, ...], path: Path) -> DefinitionError:
         )
         for change in refused
     )
-
-
-__all__ = [
-    "ChangeKind",
-    "LockReport",
-    "RegistryDiff",
-    "current_schemas",
-    "diff_registry",
-    "lock_path",
-    "lock_registry",
-]

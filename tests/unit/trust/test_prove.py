@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,9 @@ import yaml
 
 from daedalus.cli.main import main
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
-from daedalus.platform import PlatformRegistry
+from daedalus.platform import PlatformRegistry, RunOptions
 from daedalus.platform.records import show_run
+from daedalus.platform.trust import prove
 from unit.trust.conftest import DAY
 
 if TYPE_CHECKING:
@@ -29,18 +29,21 @@ def check(found: Body, name: str) -> Body:
     return next(one for one in found["checks"] if one["check"] == name)
 
 
-def test_a_sound_pipeline_is_proved(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_pipeline_is_proved(project: Project) -> None:
     registry = PlatformRegistry.open(project.root)
-    trained = registry.train("s", target_dates=[ON], stages="skeleton")
-    assert main(["prove", "s", "--target-date", DAY, "--rows", "60", "--format", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    # Notes stay with the runs of the root that is asked about, whichever is configured.
+    elsewhere = project.root / "elsewhere"
+    options = RunOptions(overrides={"output_root": str(elsewhere)})
+    trained = registry.train("s", target_dates=[ON], stages="skeleton", options=options)
+    found = prove(registry, "s", ON, rows=60, options=options)
     assert found["verdict"] == "proved"
     assert check(found, "brute force")["values"] == COVERED * 20
     assert check(found, "poisoned future")["rows"] > 15
     assert check(found, "poisoned future")["changed_after"] > 15
     assert check(found, "delivered day")["state"] == "holds"
     for run in (found["run_id"], trained.run_id):
-        notes = [note for note in show_run(registry, run)["notes"] if note["kind"] == "prove"]
+        shown = show_run(registry, run, output_root=elsewhere)
+        notes = [note for note in shown["notes"] if note["kind"] == "prove"]
         assert notes[0]["verdict"] == "proved"
     # what may see the future, by its definition
     sees: dict[str, set[str]] = {}
