@@ -21,14 +21,8 @@ from daedalus.online import EVENT_TIME, OnlineStoreConfig, RedisOnlineStore
 from daedalus.online.json_values import typed
 from daedalus.online.pushing import read_rows
 from daedalus.platform import PlatformRegistry
-from daedalus.platform.online import (
-    get_online,
-    materialize_online,
-    online_service,
-    online_store,
-    push_online,
-    rolling_plan,
-)
+from daedalus.platform.online import get_online, online_service, online_store, push_online, rolling_plan
+from daedalus.platform.online_loading import materialize_online
 from pipelines.tiny import SERVICE, at, tiny, users
 from support.oracle import rolling_oracle
 
@@ -104,6 +98,11 @@ def test_what_is_read_is_what_is_materialized(
     assert found.origins["liked"] == ("events" if rolling == "events" else "service")
     assert found.origins["tier"] == "view users"
     assert found.version == SERVICE["version"]
+    # A filter that keeps nothing leaves columns of no chunk.
+    with online_service(registry, "s") as online:
+        asked = online.request_table(entities)
+        none = online.get(asked.filter(pa.array([False] * 4)))
+        assert none.values.equals(found.values.slice(0, 0))
     # Done again, nothing is stored twice, and nothing is older.
     _, again = materialize_online(registry, "s", as_of=INSTANT)
     assert [(one.written, one.older) for one in again.tables] == [(1, 0), (4, 0)]

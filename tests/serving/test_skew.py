@@ -15,7 +15,7 @@ from daedalus.cli.main import main
 from daedalus.errors import DefinitionError, ExecutionError, ParameterError
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.materialization import materialize
-from daedalus.platform.online import materialize_online
+from daedalus.platform.online_loading import materialize_online
 from daedalus.platform.serving import open_daemon
 from daedalus.platform.skew import skew
 from daedalus.serving.daemon import QuackDaemon

@@ -102,7 +102,7 @@ def materialize(
     loaded = None
     with progress_bar() as progress:
         if online:
-            from daedalus.platform.online import materialize_online
+            from daedalus.platform.online_loading import materialize_online
 
             result, loaded = materialize_online(
                 PlatformRegistry.open(),

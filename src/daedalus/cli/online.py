@@ -131,7 +131,7 @@ def load(
     materialize SERVICE --online loads a service and its views.
     """
     from daedalus.platform import PlatformRegistry, RunOptions
-    from daedalus.platform.online import load_views
+    from daedalus.platform.online_loading import load_views
 
     options = RunOptions(runtime_path=runtime_config_path)
     print_loads(load_views(PlatformRegistry.open(), as_of=as_of, options=options), output)
@@ -179,9 +179,7 @@ def print_loads(loads: Any, output: Format) -> None:
 
 def load_lines(loads: Any) -> list[dict[str, Any]]:
     """Loads of tables as plain data."""
-    from daedalus.platform import describe
-
-    return [dict(describe(one)) | {"rows_per_second": one.rows_per_second} for one in loads]
+    return [one.to_dict() for one in loads]
 
 
 def _texts(times: Any) -> list[str | None]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from daedalus.online.layout import UNSIGNED
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from daedalus.online.decoding import Message
     from daedalus.online.layout import RecordLayout, Slot
 
-_UNSIGNED = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8", 16: "<u8"}
 #: Plans for so many numbers of rows are kept per schema; services ask in batches of few sizes.
 _PLANS = 64
 
@@ -60,7 +62,7 @@ class Block:
             columns = np.packbits(columns, axis=1, bitorder="little")
         if columns.shape[1] == self.stride:
             return np.ascontiguousarray(columns)
-        out = np.zeros((self.size, self.stride, *columns.shape[2:]), _UNSIGNED[self.width])
+        out = np.zeros((self.size, self.stride, *columns.shape[2:]), UNSIGNED[self.width])
         out[:, : columns.shape[1]] = columns
         return out
 
@@ -92,6 +94,8 @@ class Decoder:
     """What reading the records of one layout needs, worked out once.
 
     Attributes:
+        schema: of the columns that are in the message.
+        frame: of its head; None where it has no column.
         node_of: per field the place of its node; -1 for a nested field, which is not in the message.
         buffer_of: per field the place of its first buffer.
         variable: the fields with lengths, and their places among the fields.
@@ -110,10 +114,8 @@ class Decoder:
                 nodes += 2 if slot.kind == "list" else 1
                 buffers += _buffers(slot)
         self.variable = tuple((slot, at) for at, slot in enumerate(layout.slots) if slot.kind != "fixed")
-        self._schema = pa.schema(
-            [pa.field(one.name, one.type) for one in layout.slots if one.kind != "other"]
-        )
-        self._frame = Frame.of(self._schema) if nodes else None
+        self.schema = pa.schema([pa.field(one.name, one.type) for one in layout.slots if one.kind != "other"])
+        self.frame = Frame.of(self.schema) if nodes else None
         self._nodes, self._buffers = nodes, buffers
         self._plans: dict[int, Plan] = {}
 
@@ -162,13 +164,6 @@ class Decoder:
             if slot.kind == "fixed":
                 groups.setdefault((slot.width, pa.types.is_boolean(slot.type)), []).append(at)
         return groups
-
-    def read(self, message: Message) -> pa.RecordBatch:
-        """The columns, nested ones left out."""
-        if self._frame is None:
-            return pa.RecordBatch.from_arrays([], schema=self._schema)
-        data = b"".join([self._frame.filled(message), *message.parts])
-        return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
 
 
 def _buffers(slot: Slot) -> int:
@@ -224,13 +219,13 @@ class Frame:
             buffers_at=buffers + 4,
         )
 
-    def filled(self, message: Message) -> bytearray:
-        """The head of this message."""
+    def filled(self, count: int, size: int, nodes: Sequence[int], buffers: Sequence[int]) -> bytearray:
+        """The head of a message of so many rows, and so many bytes of body."""
         head = bytearray(self.head)
-        struct.pack_into("<q", head, self.rows_at, message.count)
-        struct.pack_into("<q", head, self.body_at, message.size)
-        self.nodes.pack_into(head, self.nodes_at, *message.nodes)
-        self.buffers.pack_into(head, self.buffers_at, *message.buffers)
+        struct.pack_into("<q", head, self.rows_at, count)
+        struct.pack_into("<q", head, self.body_at, size)
+        self.nodes.pack_into(head, self.nodes_at, *nodes)
+        self.buffers.pack_into(head, self.buffers_at, *buffers)
         return head
 
 

@@ -43,9 +43,8 @@ def connect(config: OnlineStoreConfig) -> tuple[Any, bool]:
             retry = Retry(backoff, config.retries, supported_errors=tuple(also))
             client = redis.Redis.from_url(url, retry=retry, **options)
             pool = client.connection_pool
-            pool.connection_class(
-                **pool.connection_kwargs
-            )  # says now, and not at the first read, what is wrong
+            # Says now, and not at the first read, what is wrong with an option.
+            pool.connection_class(**pool.connection_kwargs)
             return client, False
     except (TypeError, ValueError, OSError) as error:
         raise DefinitionError(

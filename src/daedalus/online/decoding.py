@@ -76,7 +76,7 @@ class Decoded:
         others: dict[str, pa.Array] = {}
         if layout.variable:
             self._variable(decoder, message, valid, others)
-        batch = decoder.read(message)
+        batch = message.read(decoder)
         if not others:
             return batch
         columns = [others[one.name] if one.name in others else batch.column(one.name) for one in layout.slots]
@@ -156,6 +156,13 @@ class Message:
             else [block.taken(head) for block in plan.blocks]
         )
         self.size = plan.size
+
+    def read(self, decoder: Decoder) -> pa.RecordBatch:
+        """The columns, nested ones left out."""
+        if decoder.frame is None:
+            return pa.RecordBatch.from_arrays([], schema=decoder.schema)
+        head = decoder.frame.filled(self.count, self.size, self.nodes, self.buffers)
+        return pa.ipc.read_record_batch(pa.py_buffer(b"".join([head, *self.parts])), decoder.schema)
 
     def put(self, buffer: int, data: Any, size: int) -> None:
         """Append a buffer of so many bytes."""

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from daedalus.online.layout import BIAS, DELETED, FORMAT, HAS_NULLS, HEADER_DTYPE
+from daedalus.online.arrays import one_array
+from daedalus.online.layout import BIAS, DELETED, FORMAT, HAS_NULLS, HEADER_DTYPE, UNSIGNED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daedalus.online.layout import RecordLayout, Slot
-
-_UNSIGNED = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 
 
 def encode(
@@ -40,7 +39,7 @@ def encode(
     bits = np.zeros((count, layout.bits * 8), bool)
     pieces: list[list[bytes]] = []
     for index, slot in enumerate(layout.slots):
-        array = _whole(rows.column(slot.name))
+        array = one_array(rows.column(slot.name))
         valid = np.asarray(array.is_valid())
         bits[:, index] = valid
         if slot.kind == "fixed":
@@ -110,28 +109,19 @@ def _rank(column: pa.ChunkedArray) -> NDArray[np.uint64]:
 
 
 def _rank_of_floats(column: pa.ChunkedArray) -> NDArray[np.uint64]:
-    floats = np.asarray(_whole(column.cast(pa.float64())).fill_null(0.0)) + 0.0
+    floats = np.asarray(one_array(column.cast(pa.float64())).fill_null(0.0)) + 0.0
     raw = floats.view(np.uint64)
     signed = np.where(raw >> np.uint64(63) == 1, ~raw, raw | np.uint64(BIAS))
     return np.where(np.asarray(column.is_valid()), signed, 0)
 
 
 def _integers(column: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    array = _whole(column)
+    array = one_array(column)
     return np.asarray(array.fill_null(0)), np.asarray(array.is_valid())
 
 
 def _biased(values: NDArray[np.int64]) -> NDArray[np.uint64]:
     return values.astype(np.int64).view(np.uint64) ^ np.uint64(BIAS)
-
-
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The column as one array that begins at its buffers' beginning."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    return column
 
 
 def _fixed_values(array: pa.Array, valid: NDArray[np.bool_], slot: Slot) -> NDArray[Any]:
@@ -150,7 +140,7 @@ def _raw(array: pa.Array, width: int) -> NDArray[Any]:
     if not count:
         return np.zeros((0, 2) if width == 16 else 0, np.uint64)
     buffer = array.buffers()[1]
-    dtype = np.dtype(_UNSIGNED[8 if width == 16 else width])
+    dtype = np.dtype(UNSIGNED[width])
     per = 2 if width == 16 else 1
     values = np.frombuffer(buffer, dtype, count * per, offset * width)
     return values.reshape(count, 2) if width == 16 else values

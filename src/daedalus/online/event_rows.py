@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from daedalus.online.arrays import one_array
 from daedalus.online.reading import converted_rows
 
 if TYPE_CHECKING:
@@ -43,10 +44,7 @@ def ordered_events(
             of_key += [at] * len(found)
     rows, kept = _rows(layout, records, of_key, schemas)
     places = pa.array(kept, pa.int64())
-    keys = [
-        (column if isinstance(column, pa.Array) else column.combine_chunks()).take(places)
-        for column in request.keys
-    ]
+    keys = [one_array(column).take(places) for column in request.keys]
     schema = pa.schema(
         [
             *(pa.field(name, array.type) for (name, _), array in zip(layout.keys, keys, strict=True)),

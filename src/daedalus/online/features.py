@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from daedalus.catalog.dtypes import to_arrow
 from daedalus.catalog.model import Unset
-from daedalus.errors import DefinitionError, ExecutionError
+from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
+from daedalus.online.arrays import one_array
 from daedalus.online.instants import instant_of, instant_us
 from daedalus.online.json_values import typed
 from daedalus.online.model import ReadRequest, table_of_view
@@ -26,7 +27,7 @@ from daedalus.storage.exact_cast import cast_exactly
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, ServiceColumn, ViewJoin
     from daedalus.catalog.registry import FeatureCatalog
@@ -129,8 +130,6 @@ class OnlineService:
 
     def _type(self, name: str) -> pa.DataType:
         if name not in self._spine_types:
-            from daedalus.errors import did_you_mean
-
             raise DefinitionError(
                 f"the spine {self._spine.name} has no column {name!r}",
                 where=f"service {self._service.name}, request",
@@ -221,8 +220,8 @@ def _filled(value: Any, column: ServiceColumn | None) -> Any:
     return pc.fill_null(value, pa.scalar(column.default).cast(value.type))
 
 
-def _columns(rows: pa.Table, names: Any) -> list[pa.Array]:
-    return [pa.concat_arrays(rows.column(name).chunks) for name in names]
+def _columns(rows: pa.Table, names: Iterable[str]) -> list[pa.Array]:
+    return [one_array(rows.column(name)) for name in names]
 
 
 def _cast(column: Any, kind: pa.DataType, name: str) -> Any:

@@ -30,7 +30,6 @@ FORMAT = 1
 DELETED = 1
 #: Added to a signed number, so that its unsigned bytes sort as it does; 0 is left for "none".
 BIAS = 1 << 63
-ORDER_AT, ORDER_SIZE = 6, 26
 HEADER = [
     ("format", "u1"),
     ("flags", "u1"),
@@ -43,6 +42,8 @@ HEADER = [
 ]
 HEADER_DTYPE = np.dtype(HEADER)
 WIDTHS = (16, 8, 4, 2, 1)
+#: By width how NumPy reads the values' bytes; those of 16 as two numbers.
+UNSIGNED = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8", 16: "<u8"}
 #: Of a length: the list has NULL items, whose bits follow the items.
 HAS_NULLS = 1 << 31
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from daedalus.online.model import WriteCounts
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from daedalus.online.model import OnlineTable
     from daedalus.online.redis_store import RedisOnlineStore
@@ -50,6 +50,10 @@ class TableLoad:
         """Of the rows that this load sent."""
         return round((self.rows - self.resumed_at) / max(self.seconds, 1e-9))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self) | {"rows_per_second": self.rows_per_second}
+
 
 def load_table(
     store: RedisOnlineStore,
@@ -59,7 +63,6 @@ def load_table(
     as_of: dt.datetime,
     sources: Any,
     prune: bool = False,
-    progress: Callable[[int], None] | None = None,
 ) -> TableLoad:
     """Write every row.
 
@@ -70,7 +73,6 @@ def load_table(
         as_of: the instant at which they are the newest.
         sources: plain data that is equal only where the rows are: what an interrupted load must have read, too.
         prune: mark entities as deleted that the store has and the rows have not.
-        progress: told the rows done.
     """
     started = time.perf_counter()
     same = {"as_of": as_of.isoformat(), "schema": table.layout.schema_id.hex(), "sources": _digest(sources)}
@@ -89,8 +91,6 @@ def load_table(
             # Sent after the rows on the same server: where the note is, the rows are.
             store.set_state(table, before | {"loading": {"same": same, "rows": done, "began_us": began_us}})
             noted = done
-        if progress is not None:
-            progress(done)
     pruned = store.prune(table, before_us=began_us, at=as_of) if prune else 0
     seconds = time.perf_counter() - started
     finished = {

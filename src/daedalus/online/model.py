@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from daedalus.online.instants import US
 from daedalus.online.layout import BIAS, RecordLayout
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 #: The column of rows to write that holds their event time: a timestamp in UTC, NULL for a view without time.
 EVENT_TIME = "__event_time"
-US = 1_000_000
 
 
 class Status(IntEnum):

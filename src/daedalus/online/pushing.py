@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from daedalus.catalog.dtypes import to_arrow
 from daedalus.errors import DefinitionError, did_you_mean
-from daedalus.online.instants import instant_us
+from daedalus.online.instants import US, instant_us
 from daedalus.online.json_values import typed
-from daedalus.online.model import EVENT_TIME, US
+from daedalus.online.model import EVENT_TIME
 from daedalus.online.rolling import event_times
 from daedalus.storage.exact_cast import cast_exactly
 

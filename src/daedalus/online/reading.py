@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from daedalus.errors import ExecutionError
 from daedalus.online.decoding import Decoded
+from daedalus.online.instants import US
 from daedalus.online.layout import BIAS, DELETED, FORMAT, HEADER_DTYPE, unreadable
-from daedalus.online.model import US, Status, TableValues, unbiased
+from daedalus.online.model import Status, TableValues, unbiased
 from daedalus.storage.exact_cast import cast_exactly
 
 if TYPE_CHECKING:

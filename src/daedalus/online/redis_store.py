@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from daedalus.errors import DefinitionError
+from daedalus.errors import DaedalusError, DefinitionError
 from daedalus.online import metrics
 from daedalus.online._scripts import APPEND, PRUNE, WRITE
 from daedalus.online.connection import connect, shown_url, store_errors
 from daedalus.online.encoding import encode, order_of, tombstone
 from daedalus.online.event_rows import ordered_events
-from daedalus.online.instants import instant_us
+from daedalus.online.instants import US, instant_us
 from daedalus.online.keys import add_keys, key_texts, picked, slices
-from daedalus.online.layout import BIAS, RecordLayout, unreadable
+from daedalus.online.layout import RecordLayout, unreadable
 from daedalus.online.model import (
     EVENT_TIME,
-    US,
     EventCounts,
     EventIndex,
     EventRequest,
@@ -30,6 +29,7 @@ from daedalus.online.model import (
     ReadRequest,
     StoreHealth,
     WriteCounts,
+    unbiased,
 )
 from daedalus.online.reading import table_values
 
@@ -319,7 +319,7 @@ class RedisOnlineStore:
             rows.num_rows,
         )
         members = encode(index.layout, rows, order=order, written_us=0)
-        scores = (order["event"].astype(np.uint64) ^ np.uint64(BIAS)).view(np.int64).tolist()
+        scores = unbiased(order["event"]).tolist()
         counts = self._append(index, [key for key in texts if key is not None], scores, members, as_of)
         metrics.EVENTS.labels(index.view, "added").inc(counts.added)
         return counts + EventCounts(skipped=skipped)
@@ -375,8 +375,6 @@ class RedisOnlineStore:
 
     def health(self) -> StoreHealth:
         """Whether the store answers; never raises."""
-        from daedalus.errors import DaedalusError
-
         started = time.perf_counter()
         url = shown_url(self.config)
         try:
@@ -400,8 +398,7 @@ def _lives(table: OnlineTable, order: NDArray[Any], now_us: int) -> NDArray[Any]
     """Milliseconds for which the server keeps each row; None for ever."""
     if table.ttl_seconds is None:
         return None
-    event = (order["event"].astype(np.uint64) ^ np.uint64(BIAS)).view(np.int64)
-    age = np.where(order["event"] == 0, 0, now_us - event) / US
+    age = np.where(order["event"] == 0, 0, now_us - unbiased(order["event"])) / US
     left = np.maximum(table.ttl_seconds - age, 0) + _GRACE_SECONDS
     lives: NDArray[Any] = np.ceil(np.minimum(left, 1e12) * 1000).astype(np.int64)
     return lives

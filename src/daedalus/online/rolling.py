@@ -12,8 +12,10 @@ import pyarrow as pa
 from daedalus.catalog.dtypes import is_integer
 from daedalus.catalog.model import SECONDS_PER_DAY
 from daedalus.errors import DefinitionError, did_you_mean
+from daedalus.online.arrays import one_array
+from daedalus.online.instants import US
 from daedalus.online.layout import RecordLayout
-from daedalus.online.model import US, EventIndex, EventRequest
+from daedalus.online.model import EventIndex, EventRequest
 from daedalus.online.static_columns import static_join, with_static_columns
 from daedalus.pipelines.days.rolling_tiers import (
     TimeUnit,
@@ -140,7 +142,7 @@ class RollingPlan:
         return [
             EventRequest(
                 index=index,
-                keys=[rows.column(name).combine_chunks() for name in self._columns(index)],
+                keys=[one_array(rows.column(name)) for name in self._columns(index)],
                 since_us=None
                 if index.keep_seconds is None
                 else now_us - math.ceil(index.keep_seconds * US) - US,

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from daedalus.errors import DefinitionError
+from daedalus.online.arrays import one_array
 from daedalus.online.keys import key_texts
 from daedalus.online.model import ReadRequest, Status, table_of_view
 from daedalus.pipelines.operators import Join, Keep, PointInTimeJoin, Scan
@@ -46,7 +47,7 @@ class StaticJoin:
 
     def keys(self, rows: pa.Table) -> list[pa.Array]:
         """The view's keys, as the rows have them."""
-        return [_whole(rows.column(name)) for name, _ in self.on]
+        return [one_array(rows.column(name)) for name, _ in self.on]
 
     def added(self, rows: pa.Table, found: TableValues, places: pa.Array) -> pa.Table:
         """The rows with the columns; `places` says which of the entities found belongs to each row."""
@@ -125,8 +126,3 @@ def with_static_columns(
     for (at, join), answer, own in zip(wanted, answers, places, strict=True):
         found[at] = join.added(found[at], answer, own)
     return found
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    found = column.combine_chunks()
-    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
