@@ -6,19 +6,17 @@ import decimal
 import subprocess
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from daedalus.errors import CompileError, SourceError
-from daedalus.storage.sources.local_files import LocalFiles
+from daedalus.storage.sources.local_files import LocalFiles, parquet_paths
 from pipelines.tiny import DAYS, EVENTS, at, column, tiny
 from support.project import write_project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -51,6 +49,23 @@ def test_nanoseconds_need_no_pandas(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "(('ts', 1700000000123456, 1700000000123456),) (('n', 1, 1),) False\n"
+
+
+def test_what_writers_leave_behind_is_no_part_of_a_folder_nor_of_a_glob(tmp_path: Path) -> None:
+    for name in ("a", "day/b", "_c", ".d", "_temporary/e", "day/.f/g", "_new/h"):
+        path = tmp_path / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def named(path: str) -> list[str]:
+        found = [Path(name).relative_to(tmp_path) for name in parquet_paths(f"{tmp_path}{path}")]
+        return [name.with_suffix("").as_posix() for name in found]
+
+    assert named("") == named("/**/*.parquet") == ["a", "day/b"]
+    assert named("/*.parquet") == ["a"]
+    # What the definition spells out is meant.
+    assert named("/_new") == named("/_new/*.parquet") == ["_new/h"]
+    assert named("/_c.parquet") == ["_c"]
 
 
 CENTS = pa.decimal128(18, 2)

@@ -5,7 +5,6 @@ Only ids are read here, so a plan costs a few bytes per source row, whatever the
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import itertools
 import json
@@ -22,6 +21,7 @@ from daedalus.errors import DefinitionError, SourceError, did_you_mean
 from daedalus.storage.arrow_kinds import is_text
 from daedalus.storage.embedding_index import normal_id_type
 from daedalus.storage.embedding_vectors import check_vector_type
+from daedalus.storage.sources.local_files import parquet_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ class BuildPlan:
 
 
 def find_source_files(definition: EmbeddingStoreDef) -> tuple[Path, ...]:
-    """The Parquet files under `source_parquet`: a folder (recursively), a file, or a glob.
+    """The Parquet files under `source_parquet`: a folder (recursively), a file, or a glob; see `parquet_paths`.
 
     Raises:
         DefinitionError: no `source_parquet`, or no file there.
@@ -63,16 +63,12 @@ def find_source_files(definition: EmbeddingStoreDef) -> tuple[Path, ...]:
         raise DefinitionError(
             "no source_parquet to build from", where=definition.where, hint="Add it to the store's definition"
         )
-    root = Path(source)
-    if root.is_dir():
-        found = [path for path in root.rglob("*.parquet") if not path.name.startswith((".", "_"))]
-    else:
-        found = [Path(name) for name in glob.glob(source, recursive=True) if Path(name).is_file()]
+    found = tuple(map(Path, parquet_paths(source)))
     if not found:
         raise DefinitionError(
             f"no Parquet file at {source}", where=definition.where, hint="Check source_parquet"
         )
-    return tuple(sorted(found))
+    return found
 
 
 def source_fingerprint(definition: EmbeddingStoreDef, files: Sequence[Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob as globbing
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import duckdb
+
+
+_PATTERN = re.compile(r"[*?\[]")
 
 
 class LocalFiles:
@@ -44,24 +48,16 @@ class LocalFiles:
         Raises:
             SourceError: there is none, or one cannot be read.
         """
-        return tuple(self._describe(path) for path in self._list())
-
-    def _list(self) -> list[str]:
-        path = Path(self._path)
-        if path.is_file():
-            return [self._path]
-        pattern = f"{globbing.escape(self._path)}/**/*.parquet" if path.is_dir() else self._path
-        found = sorted(name for name in globbing.glob(pattern, recursive=True) if Path(name).is_file())
-        visible = [name for name in found if not _hidden(name, self._path)]
-        if not visible:
-            state = "holds no .parquet file" if path.is_dir() else "does not exist"
+        paths = parquet_paths(self._path)
+        if not paths:
+            state = "holds no .parquet file" if self.folder else "does not exist"
             raise SourceError(
                 f"{self._path} {state}",
                 where=self._where,
                 hint="Set source.path to a Parquet file, a directory or a glob, relative to data_root; "
                 "id_relation likewise, relative to the project's folder",
             )
-        return visible
+        return tuple(map(self._describe, paths))
 
     def _describe(self, path: str) -> ParquetFile:
         try:
@@ -98,9 +94,21 @@ def _is_another(file: ParquetFile) -> bool:
     return now.footer_hash != file.footer_hash
 
 
-def _hidden(path: str, root: str) -> bool:
-    relative = Path(path).parts[len(Path(root).parts) :] if path.startswith(root) else ()
-    return any(part.startswith((".", "_")) for part in relative)
+def parquet_paths(path: str) -> list[str]:
+    """The files that a path, a folder (recursively) or a glob names, sorted; none when there are none.
+
+    What writers leave below the folder, or below the part of a glob that is no pattern, is left out: files, and
+    folders, whose names begin with `.` or `_`.
+    """
+    if Path(path).is_file():
+        return [path]
+    base = path if Path(path).is_dir() else _PATTERN.split(path, maxsplit=1)[0].rpartition("/")[0]
+    pattern = f"{globbing.escape(path)}/**/*.parquet" if base == path else path
+    found = sorted(name for name in globbing.glob(pattern, recursive=True) if Path(name).is_file())
+    depth = len(Path(base).parts)
+    return [
+        name for name in found if not any(part.startswith((".", "_")) for part in Path(name).parts[depth:])
+    ]
 
 
 @lru_cache(maxsize=100_000)

@@ -245,14 +245,14 @@ class ObjectStoreFiles:
         """The objects, sorted by key: the one of that very name, else those below it, else those that match."""
         from pyarrow import fs
 
+        pattern = _GLOB.search(self._key)
+        base = self._key[: pattern.start()].rpartition("/")[0] if pattern else self._key
         try:
             exact = files.get_file_info(f"{self._bucket}/{self._key}") if self._key else None
             if exact is not None and exact.type == fs.FileType.File:
                 self._is_folder = False
                 return [exact]
-            pattern = _GLOB.search(self._key)
             self._is_folder = pattern is None
-            base = self._key[: pattern.start()].rpartition("/")[0] if pattern else self._key
             below = files.get_file_info(fs.FileSelector(f"{self._bucket}/{base}".rstrip("/"), recursive=True))
         except FileNotFoundError:
             below = []
