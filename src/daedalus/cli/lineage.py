@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from daedalus.cli.render import print_json, print_table, say
+from daedalus.cli.render import cut, print_json, print_table, say
+
+_MADE_WIDTH = 48
 
 app = typer.Typer(help="The project as a whole.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -72,11 +74,10 @@ def lineage(
 
 def _print_columns(lines: list[dict[str, Any]], *, many: bool) -> None:
     keys = (("service",) if many else ()) + ("column", "value", "key", "filter", "time", "made")
-    print_table(keys, [[_cut(line[key]) if key == "made" else line[key] for key in keys] for line in lines])
-
-
-def _cut(text: str, width: int = 48) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    print_table(
+        keys,
+        [[cut(line[key], _MADE_WIDTH) if key == "made" else line[key] for key in keys] for line in lines],
+    )
 
 
 def _print_influences(lines: list[dict[str, Any]], *, upstream: bool) -> None:

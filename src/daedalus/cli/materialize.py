@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daedalus.cli.online import load_lines, print_loads
-from daedalus.cli.pipeline import (
+from daedalus.cli.options import (
     AggregationOption,
+    AsOfOption,
+    OutputRootOption,
     RuntimeOption,
     ServiceArgument,
     parse_day,
+    run_options,
     service_or_default,
 )
 from daedalus.cli.render import Format, FormatOption, notices, print_json, print_mapping, print_table, say
+
+if TYPE_CHECKING:
+    from daedalus.pipelines.instants.materialize_run import MaterializationResult
+    from daedalus.platform.online_loading import OnlineLoad
 
 
 class Form(StrEnum):
@@ -52,10 +59,7 @@ def materialize(
             "May be given twice.",
         ),
     ] = None,
-    as_of: Annotated[
-        str | None,
-        typer.Option("--as-of", metavar="TIME", help="ISO time, UTC where it has no zone. Default: now."),
-    ] = None,
+    as_of: AsOfOption = None,
     output: Annotated[
         str,
         typer.Option(
@@ -77,9 +81,7 @@ def materialize(
             "--prune", help="With --online: mark entities as deleted that the sources no longer have."
         ),
     ] = False,
-    output_root: Annotated[
-        str | None, typer.Option("--output-root", help="Where to write; relative to the working directory.")
-    ] = None,
+    output_root: OutputRootOption = None,
     runtime_config_path: RuntimeOption = None,
     aggregation_config_path: AggregationOption = None,
 ) -> None:
@@ -88,51 +90,49 @@ def materialize(
     One row per entity, with the values that the skeleton would write for an event of that instant.
     """
     from daedalus.cli.training import progress_bar
-    from daedalus.platform import PlatformRegistry, RunOptions, describe
-    from daedalus.platform.materialization import materialize as run
+    from daedalus.platform import PlatformRegistry
 
     forms = form or []
     written = _one([one for one in forms if one not in _PRINTED], Form.PARQUET)
     printed = _one([one for one in forms if one in _PRINTED], Form.TABLE)
-    overrides = {} if output_root is None else {"output_root": output_root}
-    options = RunOptions(
-        runtime_path=runtime_config_path, aggregation_path=aggregation_config_path, overrides=overrides
-    )
     _check_online(online, prune, written, output)
-    loaded = None
+    wanted: dict[str, Any] = {
+        "as_of": as_of,
+        "entities": None if entities is None else entities.absolute(),
+        "options": run_options(runtime_config_path, aggregation_config_path, output_root=output_root),
+    }
+    registry, name, loaded = PlatformRegistry.open(), service_or_default(service), None
     with progress_bar() as progress:
         if online:
             from daedalus.platform.online_loading import materialize_online
 
-            result, loaded = materialize_online(
-                PlatformRegistry.open(),
-                service_or_default(service),
-                as_of=as_of,
-                entities=None if entities is None else entities.absolute(),
-                prune=prune,
-                options=options,
-                progress=progress,
-            )
+            result, loaded = materialize_online(registry, name, prune=prune, progress=progress, **wanted)
         else:
-            result = run(
-                PlatformRegistry.open(),
-                service_or_default(service),
-                as_of=as_of,
-                format=written.value,
-                output=output,
-                entities=None if entities is None else entities.absolute(),
-                options=options,
-                progress=progress,
-            )
+            from daedalus.platform.materialization import materialize as run
+
+            result = run(registry, name, format=written.value, output=output, progress=progress, **wanted)
+    _show(result, loaded, as_json=printed is Form.JSON)
+
+
+def _show(result: MaterializationResult, loaded: OnlineLoad | None, *, as_json: bool) -> None:
+    from daedalus.platform import describe
+
     report: dict[str, Any] = {
         key: value for key, value in describe(result).items() if key not in {"manifest", "schema"}
     }
-    if loaded is not None:
-        report |= {
-            "online": {"run_id": loaded.run_id, "tables": load_lines(loaded.tables), "events": loaded.events}
-        }
-    if printed is Form.JSON:
-        print_json(report | {"schema": [list(pair) for pair in result.schema]})
+    if as_json:
+        also = (
+            {}
+            if loaded is None
+            else {
+                "online": {
+                    "run_id": loaded.run_id,
+                    "tables": load_lines(loaded.tables),
+                    "events": loaded.events,
+                }
+            }
+        )
+        print_json(report | also | {"schema": [list(pair) for pair in result.schema]})
         return
     shown = {key: report[key] for key in ("service", "as_of", "row_count", "content_hash", "path", "run_id")}
     print_mapping(shown | ({"table": result.table} if result.table else {}))
@@ -152,23 +152,18 @@ def materialize_day(
     *,
     service: ServiceArgument = None,
     date: Annotated[str, typer.Option("--date", metavar="YYYY-MM-DD", help="The day.")],
-    output_root: Annotated[
-        str | None, typer.Option("--output-root", help="Where to write; relative to the working directory.")
-    ] = None,
+    output_root: OutputRootOption = None,
     runtime_config_path: RuntimeOption = None,
     aggregation_config_path: AggregationOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Make one training partition, as pipeline train does."""
     from daedalus.cli.training import progress_bar
-    from daedalus.platform import PlatformRegistry, RunOptions, describe
+    from daedalus.platform import PlatformRegistry, describe
     from daedalus.platform.materialization import materialize_day as run
 
-    overrides = {} if output_root is None else {"output_root": output_root}
-    options = RunOptions(
-        runtime_path=runtime_config_path, aggregation_path=aggregation_config_path, overrides=overrides
-    )
     day = parse_day(date, "--date")
+    options = run_options(runtime_config_path, aggregation_config_path, output_root=output_root)
     with progress_bar() as progress:
         result = run(
             PlatformRegistry.open(), service_or_default(service), day, options=options, progress=progress

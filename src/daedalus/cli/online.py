@@ -7,15 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from daedalus.cli.pipeline import RuntimeOption  # noqa: TC001 - read at run time
+from daedalus.cli.options import AsOfOption, RuntimeOption, run_options
 from daedalus.cli.render import Format, FormatOption, print_json, print_mapping, print_table
 
 app = typer.Typer(help="The online store of the project.", no_args_is_help=True, rich_markup_mode=None)
-
-AsOfOption = Annotated[
-    str | None,
-    typer.Option("--as-of", metavar="TIME", help="ISO time, UTC where it has no zone. Default: now."),
-]
 
 
 @app.command("get")
@@ -37,11 +32,11 @@ def get(
 
     Its columns for some entities, as of now, in one round trip.
     """
-    from daedalus.platform import PlatformRegistry, RunOptions
+    from daedalus.platform import PlatformRegistry
     from daedalus.platform.online import get_online
 
     rows = [_entity(one) for one in key]
-    options = RunOptions(runtime_path=runtime_config_path)
+    options = run_options(runtime_config_path)
     found = get_online(PlatformRegistry.open(), service, rows, as_of=as_of, options=options)
     values = found.values.to_pylist()
     tables = {
@@ -98,10 +93,10 @@ def push(
     Pushed twice they count once; rows may come in any order, and an older one never replaces a newer one.
     """
     from daedalus.online.pushing import read_rows
-    from daedalus.platform import PlatformRegistry, RunOptions
+    from daedalus.platform import PlatformRegistry
     from daedalus.platform.online import online_store, push_online
 
-    registry, options = PlatformRegistry.open(), RunOptions(runtime_path=runtime_config_path)
+    registry, options = PlatformRegistry.open(), run_options(runtime_config_path)
     definition = registry.facade(registry.config(options)).catalog.view(view)
     totals: dict[str, int] = {"rows": 0}
     with online_store(registry, options) as store:
@@ -130,10 +125,10 @@ def load(
 
     materialize SERVICE --online loads a service and its views.
     """
-    from daedalus.platform import PlatformRegistry, RunOptions
+    from daedalus.platform import PlatformRegistry
     from daedalus.platform.online_loading import load_views
 
-    options = RunOptions(runtime_path=runtime_config_path)
+    options = run_options(runtime_config_path)
     print_loads(load_views(PlatformRegistry.open(), as_of=as_of, options=options), output)
 
 
@@ -143,10 +138,10 @@ def health(runtime_config_path: RuntimeOption = None, output: FormatOption = For
 
     Whether it answers, and when each table was loaded last; exit code 1 when it does not answer.
     """
-    from daedalus.platform import PlatformRegistry, RunOptions
+    from daedalus.platform import PlatformRegistry
     from daedalus.platform.online import online_health
 
-    found = online_health(PlatformRegistry.open(), RunOptions(runtime_path=runtime_config_path))
+    found = online_health(PlatformRegistry.open(), run_options(runtime_config_path))
     tables = {
         name: {key: state.get(key) for key in ("as_of", "rows", "definition")}
         for name, state in found.tables.items()

@@ -2,61 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from datetime import date
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated
 
 import typer
 
+from daedalus.cli.options import (
+    AggregationOption,
+    OutputRootOption,
+    RuntimeOption,
+    ServiceArgument,
+    chosen_stages,
+    parse_day,
+    run_options,
+    service_or_default,
+)
 from daedalus.cli.profiles import print_profile
 from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
-
-if TYPE_CHECKING:
-    from daedalus.platform import RunOptions
 
 app = typer.Typer(
     help="Compile, explain and run the pipeline of a service.", no_args_is_help=True, rich_markup_mode=None
 )
-
-_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-
-ServiceArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="SERVICE", help="The service; left out, default_service of `daeda config`."),
-]
-RuntimeOption = Annotated[
-    Path | None, typer.Option("--runtime-config-path", help="In place of config/training/runtime.yaml.")
-]
-AggregationOption = Annotated[
-    Path | None,
-    typer.Option("--aggregation-config-path", help="In place of config/training/aggregations.yaml."),
-]
-
-
-def service_or_default(service: str | None) -> str:
-    """The service that was named, or the operator's default."""
-    from daedalus.operator_config import effective_config
-
-    return service or effective_config()["default_service"]
-
-
-def parse_day(text: str, option: str = "--target-date") -> date:
-    """A `YYYY-MM-DD`; anything else is wrong usage."""
-    try:
-        if not _DAY.fullmatch(text):  # `fromisoformat` also takes 20260501 and 2026-W18-5
-            raise ValueError
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected YYYY-MM-DD, got {text!r}", param_hint=option) from None
-
-
-def _options(runtime: Path | None, aggregation: Path | None, **flags: Any) -> RunOptions:
-    from daedalus.platform import RunOptions
-
-    overrides = {key: value for key, value in flags.items() if value is not None}
-    return RunOptions(runtime_path=runtime, aggregation_path=aggregation, overrides=overrides)
 
 
 @app.command("compile")
@@ -80,7 +47,7 @@ def compile_service(
 
     compiled = PlatformRegistry.open().compile(
         service_or_default(service),
-        options=_options(runtime_config_path, aggregation_config_path),
+        options=run_options(runtime_config_path, aggregation_config_path),
         write=not no_write,
         output_dir=output_dir,
     )
@@ -115,7 +82,7 @@ def explain(
     explanation = PlatformRegistry.open().explain(
         service_or_default(service),
         target_date=None if target_date is None else parse_day(target_date),
-        options=_options(runtime_config_path, aggregation_config_path),
+        options=run_options(runtime_config_path, aggregation_config_path),
     )
     if output is Format.JSON:
         print_json(explanation.to_dict())
@@ -143,9 +110,7 @@ def train(
     ] = False,
     runtime_config_path: RuntimeOption = None,
     aggregation_config_path: AggregationOption = None,
-    output_root: Annotated[
-        str | None, typer.Option("--output-root", help="Where to write; relative to the working directory.")
-    ] = None,
+    output_root: OutputRootOption = None,
     day_workers: Annotated[
         int | None, typer.Option("--day-workers", min=1, help="Days run at a time.")
     ] = None,
@@ -164,18 +129,17 @@ def train(
 
     The one way to make training data. Days that are up to date are kept.
     """
-    if skeleton_only and enrich_only:
-        raise typer.BadParameter("choose one of the two", param_hint="--skeleton-only / --enrich-only")
+    stages = chosen_stages(skeleton_only=skeleton_only, enrich_only=enrich_only)
     days = [parse_day(text) for text in target_date or []]
     from daedalus.cli.training import run_training
 
     report = run_training(
         service_or_default(service),
         target_dates=days,
-        stages="skeleton" if skeleton_only else "enrich" if enrich_only else "all",
+        stages=stages,
         refresh=refresh,
         profile=profile,
-        options=_options(
+        options=run_options(
             runtime_config_path,
             aggregation_config_path,
             output_root=output_root,

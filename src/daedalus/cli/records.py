@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daedalus.cli.pipeline import (
+from daedalus.cli.options import (
     AggregationOption,
     RuntimeOption,
     ServiceArgument,
+    chosen_stages,
     parse_day,
+    run_options,
     service_or_default,
 )
 from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
@@ -44,22 +46,17 @@ def plan(
     Which days are stale and because of which columns, what changed against registry.lock.json and the last run,
     and how long it would take, judged by past runs. Computes nothing.
     """
-    if skeleton_only and enrich_only:
-        raise typer.BadParameter("choose one of the two", param_hint="--skeleton-only / --enrich-only")
+    stages = chosen_stages(skeleton_only=skeleton_only, enrich_only=enrich_only)
     days = [parse_day(text) for text in target_date or []]
-    from daedalus.platform import PlatformRegistry, RunOptions
+    from daedalus.platform import PlatformRegistry
     from daedalus.platform.plans import plan_run
 
     found = plan_run(
         PlatformRegistry.open(),
         service_or_default(service),
         target_dates=days,
-        stages="skeleton" if skeleton_only else "enrich" if enrich_only else "all",
-        options=RunOptions(
-            runtime_path=runtime_config_path,
-            aggregation_path=aggregation_config_path,
-            overrides={} if output_root is None else {"output_root": output_root},
-        ),
+        stages=stages,
+        options=run_options(runtime_config_path, aggregation_config_path, output_root=output_root),
     )
     if output is Format.JSON:
         print_json(found.to_dict())

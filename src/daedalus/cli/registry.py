@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
+from daedalus.cli.render import Format, FormatOption, cut, notices, print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,4 +124,4 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+    return cut(text, _WIDTH)

@@ -144,6 +144,15 @@ def progress_bars() -> Iterator[Callable[[str, int, int, str], None] | None]:
         yield update
 
 
+def cut(text: str, width: int) -> str:
+    """The text, at most so many characters of it.
+
+    >>> cut("abcdef", 4), cut("abcd", 4)
+    ('abc…', 'abcd')
+    """
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def say(text: str) -> None:
     """A plain line on standard output."""
     sys.stdout.write(spelled_out(text) + "\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daedalus.cli.pipeline import ServiceArgument, service_or_default
+from daedalus.cli.options import ServiceArgument, service_or_default
 from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
 
 

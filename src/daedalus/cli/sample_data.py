@@ -1,4 +1,4 @@
-"""The events of a new project: three days of a small shop, the same ones every time."""
+"""The events of a new project: ten days of a small shop, the same ones every time."""
 
 from __future__ import annotations
 

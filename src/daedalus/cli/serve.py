@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from daedalus.cli.options import ServedRootOption, run_options
 from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
 
 
@@ -28,10 +29,7 @@ def serve(
             help="Serve /metrics, /healthz and /readyz on 127.0.0.1; 0 takes a free port.",
         ),
     ] = None,
-    output_root: Annotated[
-        str | None,
-        typer.Option("--output-root", help="Where materializations are; relative to the working directory."),
-    ] = None,
+    output_root: ServedRootOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Serve materialized services over Quack.
@@ -39,7 +37,7 @@ def serve(
     On localhost, with a token. Only services with serving_allowed: true are there. Identities and limits stand in
     config/serving.yaml; without it, the token in DAEDALUS_SERVE_TOKEN may read every one of them. SIGTERM ends it.
     """
-    from daedalus.platform import PlatformRegistry, RunOptions
+    from daedalus.platform import PlatformRegistry
     from daedalus.platform.serving import serve as run
 
     def started(facts: dict[str, Any]) -> None:
@@ -54,12 +52,11 @@ def serve(
             notices(facts["notices"])
         sys.stdout.flush()  # whoever started this waits for the line
 
-    overrides = {} if output_root is None else {"output_root": output_root}
     run(
         PlatformRegistry.open(),
         services=services or (),
         port=port,
         metrics_port=metrics_port,
-        options=RunOptions(overrides=overrides),
+        options=run_options(output_root=output_root),
         started=started,
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daedalus.cli.pipeline import ServiceArgument, service_or_default
+from daedalus.cli.options import ServedRootOption, ServiceArgument, run_options, service_or_default
 from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from daedalus.trust.skew import SkewReport
 
 
 class ServedBy(StrEnum):
@@ -54,10 +57,7 @@ def skew(
             "--fail-on", help="A cause that makes the exit code 1; may be repeated. Default: defect."
         ),
     ] = None,
-    output_root: Annotated[
-        str | None,
-        typer.Option("--output-root", help="Where materializations are; relative to the working directory."),
-    ] = None,
+    output_root: ServedRootOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Compare served values with what the sources give now.
@@ -65,11 +65,10 @@ def skew(
     Samples entities, computes their values at one instant from the sources, reads them from Quack and from the online
     store, and says of each difference why: late arrival, lag, ttl, version, or defect. Exit code 1 for a defect.
     """
-    from daedalus.platform import PlatformRegistry, RunOptions
+    from daedalus.platform import PlatformRegistry
     from daedalus.platform.skew import skew as run
     from daedalus.trust.skew import Cause
 
-    overrides = {} if output_root is None else {"output_root": output_root}
     report = run(
         PlatformRegistry.open(),
         service_or_default(service),
@@ -78,40 +77,45 @@ def skew(
         as_of=as_of,
         paths=[one.value for one in path or ()],
         quack_uri=quack_uri,
-        options=RunOptions(overrides=overrides),
+        options=run_options(output_root=output_root),
     )
-    counts = report.counts()
     if output is Format.JSON:
-        print_json(
-            {
-                "service": report.service,
-                "version": report.version,
-                "as_of": report.as_of.isoformat(),
-                "entities": report.entities,
-                "made_at": report.made_at,
-                "compared": report.compared,
-                "differences": counts,
-                "notices": list(report.notices),
-            }
-        )
+        print_json(_plain(report))
     else:
-        lines = [
-            (one["path"], one["column"] or "(the entity)", one["cause"], one["values"], _example(one))
-            for one in counts
-        ]
-        if lines:
-            print_table(("path", "column", "cause", "values", "example"), lines)
-        compared = ", ".join(f"{count} values from {name}" for name, count in report.compared.items())
-        say(
-            f"{report.entities} entities as of {report.as_of.isoformat()}: {compared}, {len(report.differences)} differ"
-        )
-        notices(report.notices)
+        _print_report(report)
     asked = fail_on or [FailOn.DEFECT]
     causes = list(Cause) if FailOn.ANY in asked else [Cause[one.name] for one in asked]
     if report.has(causes):
         raise typer.Exit(1)
 
 
-def _example(count: dict[str, list[dict[str, object]]]) -> str:
+def _plain(report: SkewReport) -> dict[str, Any]:
+    return {
+        "service": report.service,
+        "version": report.version,
+        "as_of": report.as_of.isoformat(),
+        "entities": report.entities,
+        "made_at": report.made_at,
+        "compared": report.compared,
+        "differences": report.counts(),
+        "notices": list(report.notices),
+    }
+
+
+def _print_report(report: SkewReport) -> None:
+    lines = [
+        (one["path"], one["column"] or "(the entity)", one["cause"], one["values"], _example(one))
+        for one in report.counts()
+    ]
+    if lines:
+        print_table(("path", "column", "cause", "values", "example"), lines)
+    compared = ", ".join(f"{count} values from {name}" for name, count in report.compared.items())
+    say(
+        f"{report.entities} entities as of {report.as_of.isoformat()}: {compared}, {len(report.differences)} differ"
+    )
+    notices(report.notices)
+
+
+def _example(count: dict[str, Any]) -> str:
     one = count["examples"][0]
     return f"{one['key']}: {one['offline']!r:.40} offline, {one['served']!r:.40} served"

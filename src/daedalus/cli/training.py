@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.cli import crash
-from daedalus.cli.render import progress_bars
+from daedalus.cli.render import cut, progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -87,4 +87,4 @@ def short(value: object, items: int = 3, width: int = 32) -> str:
         shown = ", ".join(short(item, width=12) for item in value[:items])
         return f"[{shown}, ... {len(value)} items]" if len(value) > items else f"[{shown}]"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return cut(text, width)

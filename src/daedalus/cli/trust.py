@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daedalus.cli.pipeline import ServiceArgument, parse_day, service_or_default
-from daedalus.cli.render import Format, FormatOption, print_json, print_table, say
+from daedalus.cli.options import ServiceArgument, parse_day, service_or_default
+from daedalus.cli.render import Format, FormatOption, cut, print_json, print_table, say
 
 if TYPE_CHECKING:
     from daedalus.trust.feature_runs import FeatureTestResult
 
-_WIDTH = 60
+_WIDTH = 120
 
 
 def prove(
@@ -91,9 +91,11 @@ def explain_row(
     known = [one["column"] for one in found["values"]]
     for name in column or ():
         if name not in known:
-            raise DefinitionError(
-                f"unknown column {name!r}", where="--column", hint=did_you_mean(name, known)
-            )
+            if name in found["not_explained"]:
+                what, hint = f"{name!r} is not explained: {found['not_explained'][name]}", ""
+            else:
+                what, hint = f"unknown column {name!r}", did_you_mean(name, known)
+            raise DefinitionError(what, where="--column", hint=hint)
     if column:
         found["values"] = [one for one in found["values"] if one["column"] in column]
     if output is Format.JSON:
@@ -193,11 +195,8 @@ def _print_tests(results: list[FeatureTestResult]) -> None:
 
 
 def _print_row(found: dict[str, Any], *, whole: bool) -> None:
-    print_table(
-        ("row", "value"),
-        found["row"].items(),
-        title=f"{found['service']} {found['day']}, row {found['number']}",
-    )
+    row = _timed(found["row"], found["time_column"])
+    print_table(("row", "value"), row.items(), title=f"{found['service']} {found['day']}")
     lines = []
     for one in found["values"]:
         left_out = [f"{reason['rows']} {reason['reason']}" for reason in one["excluded"]]
@@ -208,6 +207,9 @@ def _print_row(found: dict[str, Any], *, whole: bool) -> None:
     if whole:
         for one in found["values"]:
             _print_evidence(one)
+    else:
+        for name, why in found["not_explained"].items():
+            say(f"not explained: {name}: {why}")
     for name in found["dropped_by"]:
         say(f"dropped by: {name}")
     if found["matches"] > 1:
@@ -215,8 +217,9 @@ def _print_row(found: dict[str, Any], *, whole: bool) -> None:
 
 
 def _print_evidence(one: dict[str, Any]) -> None:
-    rows = [("used", row) for row in one["used"]]
-    rows += [(reason["reason"], row) for reason in one["excluded"] for row in reason["newest"]]
+    time = one["time_column"]
+    rows = [("used", _timed(row, time)) for row in one["used"]]
+    rows += [(reason["reason"], _timed(row, time)) for reason in one["excluded"] for row in reason["newest"]]
     if rows:
         keys = list(rows[0][1])
         print_table(
@@ -226,6 +229,18 @@ def _print_evidence(one: dict[str, Any]) -> None:
         )
 
 
+def _timed(row: dict[str, Any], time_column: str) -> dict[str, Any]:
+    """The row with its time first, under its own name, and once.
+
+    >>> _timed({"at": "2026-05-01 00:00:00", "id": 1, "ts": "2026-05-01 00:00:00"}, "ts")
+    {'ts': '2026-05-01 00:00:00', 'id': 1}
+    """
+    if not time_column:
+        return {name: value for name, value in row.items() if name != "at"}
+    return {time_column: row["at"]} | {
+        name: value for name, value in row.items() if name not in ("at", time_column)
+    }
+
+
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 2 * _WIDTH else text[: 2 * _WIDTH - 1] + "…"
+    return cut(json.dumps(value, ensure_ascii=False, default=str), _WIDTH)
