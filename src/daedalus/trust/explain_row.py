@@ -84,11 +84,23 @@ def explain_row(
         "service": pipeline.service,
         "day": day.isoformat(),
         "row": _shown(row),
+        "time_column": columns.spine.timestamp_field or "",
         "number": row[NUMBER],
         "matches": len(found),
         "dropped_by": dropped,
         "values": explained,
+        "not_explained": _not_explained(columns, values),
     }
+
+
+def _not_explained(columns: ContractColumns, values: dict[str, Any]) -> dict[str, str]:
+    """Output columns that no rows of a view are behind, and why not."""
+    found = {
+        column.name: "it is always its default" if column.ref is None else "it is looked up by id"
+        for column in columns.service.columns
+        if column.name not in values
+    }
+    return found | ({"qid": "it numbers the session"} if columns.service.session_column else {})
 
 
 def _explained(
@@ -103,6 +115,7 @@ def _explained(
         "value": plain(values[column.name]),
         "rule": _rule(column, columns),
         "view": "",
+        "time_column": "",
         "used": [],
         "excluded": [],
     }
@@ -111,6 +124,7 @@ def _explained(
     one = evidence[0]
     return report | {
         "view": one.view,
+        "time_column": columns.catalog.view(one.view).timestamp_field or "",
         "used": [_shown(row) for row in one.used],
         "excluded": _excluded(one),
     }

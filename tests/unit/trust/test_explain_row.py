@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from daedalus.cli.main import main
@@ -71,6 +72,13 @@ def test_tables_and_refusals(project: Project, capsys: pytest.CaptureFixture[str
     assert main(["explain-row", "s", "--date", DAY, "--where", WHERE, "--column", "liked"]) == 0
     out = capsys.readouterr().out
     assert "condition is not true" in out
+    # A row's time stands there once, under the view's own name for it.
+    assert not re.search(r"\bat\b", out)
+    assert re.search(r"^ counts +ts +user_id", out, re.MULTILINE)
+    assert main(["explain-row", "s", "--date", DAY, "--where", WHERE]) == 0
+    assert "not explained: qid: it numbers the session" in capsys.readouterr().out
+    assert main(["explain-row", "s", "--date", DAY, "--where", WHERE, "--column", "qid"]) == 2
+    assert "it numbers the session" in capsys.readouterr().err
     for where, code in {
         "user_id = 99": 1,
         "usr_id = 1": 2,
