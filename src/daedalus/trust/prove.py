@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from daedalus.catalog.model import FeatureView
     from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
@@ -277,7 +278,7 @@ def _may_see_future(proof: Proof) -> list[dict[str, Any]]:
                     {
                         "column": one["column"],
                         "views": behind or list(views),
-                        "why": _WHY[why],
+                        "why": why_it_changes(why, [proof.columns.catalog.view(view) for view in behind]),
                         "rows": one["rows"],
                         "examples": one["examples"],
                     }
@@ -288,7 +289,14 @@ def _may_see_future(proof: Proof) -> list[dict[str, Any]]:
 _WHY = {
     "latest": "join: latest reads the newest version, also one from after the row",
     "late": "a correction or a late arrival with an earlier time changes it, for nothing says when it was known",
+    "unasked": "a late arrival changes it, for windows do not ask created_field; delay_seconds says how late data is",
 }
+
+
+def why_it_changes(future: str, views: Sequence[FeatureView]) -> str:
+    """Why a value made of these views changes with a `latest` or `late` future, and what would mend it."""
+    known = bool(views) and all(view.source.created_field for view in views)
+    return _WHY["unasked" if future == "late" and known else future]
 
 
 def _delivered(proof: Proof) -> dict[str, Any]:

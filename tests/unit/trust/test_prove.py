@@ -12,6 +12,7 @@ from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.platform import PlatformRegistry, RunOptions
 from daedalus.platform.records import show_run
 from daedalus.platform.trust import prove
+from daedalus.trust.prove import why_it_changes
 from unit.trust.conftest import DAY
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ def test_a_sound_pipeline_is_proved(project: Project) -> None:
     assert sees["works_made"] == {"works"}
     assert "tier" not in sees  # has a created_field
     assert "event" not in sees
+
+
+def test_a_created_field_is_no_mend_for_windows(project: Project) -> None:
+    catalog = PlatformRegistry.open(project.root).catalog
+    users, profiles = catalog.view("users"), catalog.view("profiles")
+    assert "do not ask created_field" in why_it_changes("late", [users])
+    assert "nothing says when it was known" in why_it_changes("late", [users, profiles])
+    assert "latest" in why_it_changes("latest", [users])
 
 
 def operator(pipeline: Body, name: str) -> Body:
