@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from daedalus.catalog.model import FeatureView
+    from daedalus.catalog.model import FeatureViewDef
     from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
@@ -293,7 +293,7 @@ _WHY = {
 }
 
 
-def why_it_changes(future: str, views: Sequence[FeatureView]) -> str:
+def why_it_changes(future: str, views: Sequence[FeatureViewDef]) -> str:
     """Why a value made of these views changes with a `latest` or `late` future, and what would mend it."""
     known = bool(views) and all(view.source.created_field for view in views)
     return _WHY["unasked" if future == "late" and known else future]
