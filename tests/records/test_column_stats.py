@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daedalus.storage.column_sketches import merge_sketches, table_sketches
-from daedalus.storage.column_stats import ColumnStats, bin_edges, bin_keys, comparable
+from daedalus.storage.column_stats import ColumnStats, aligned, bin_edges, bin_keys
 from daedalus.storage.sinks import parquet
 from daedalus.storage.sinks.parquet import ParquetSink
 
@@ -137,17 +137,23 @@ def test_bins_hold_their_numbers() -> None:
         assert low <= number <= high
 
 
+def side_by_side(one: ColumnStats, other: ColumnStats) -> list[tuple[str, int, int]]:
+    """(label, count of one, count of other)."""
+    found = aligned([one, other])
+    return list(zip(found.labels, *found.counts, strict=True))
+
+
 def test_two_days_are_comparable_in_the_finest_common_form() -> None:
     few = stats_of(pa.table({"a": pa.array([1, 1, 2, None])}))["a"]
     many = stats_of(pa.table({"a": pa.array(np.arange(1000))}))["a"]
-    named = comparable(few, few)
-    assert named == (("NULL", 1, 1), ("1", 2, 2), ("2", 1, 1))
-    binned = comparable(few, many)
+    named = side_by_side(few, few)
+    assert named == [("NULL", 1, 1), ("1", 2, 2), ("2", 1, 1)]
+    binned = side_by_side(few, many)
     assert sum(row[1] for row in binned) == 4
     assert sum(row[2] for row in binned) == 1000
     assert ("1 to 1.125", 2, 1) in binned
     texts = [stats_of(pa.table({"a": pa.array([f"{n}" for n in range(count)])}))["a"] for count in (3, 500)]
-    hashed = comparable(*texts)
+    hashed = side_by_side(*texts)
     assert sum(row[1] for row in hashed) == 3
     # What is in both days is counted in the same bucket.
     assert all(row[2] >= row[1] for row in hashed)

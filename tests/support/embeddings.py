@@ -18,6 +18,8 @@ from daedalus.storage.embedding_store import EmbeddingStoreDef, build_store
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from daedalus.storage.embedding_store import EmbeddingStore
+
 
 def vectors_of(ids: Any, dimension: int, dtype: str = "float16", seed: int = 0) -> np.ndarray:
     """Random vectors, one per id."""
@@ -38,6 +40,16 @@ def write_source(path: Path, table: pa.Table, *, mtime: int = 0) -> Path:
     pq.write_table(table, path, row_group_size=64)
     os.utime(path, (1_700_000_000 + mtime,) * 2)
     return path
+
+
+def taken(store: EmbeddingStore, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in `ids` of those the store has, ascending, and the matrix of their vectors."""
+    rows = store.find(ids)
+    found = np.flatnonzero(rows >= 0)
+    order = np.argsort(rows[found], kind="stable")
+    values = np.empty((len(found), store.dimension), dtype=store.dtype)
+    store.read_rows(rows[found][order], order, values)
+    return found, values
 
 
 def store_def(folder: Path, **changes: Any) -> EmbeddingStoreDef:

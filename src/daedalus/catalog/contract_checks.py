@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 #: Appended as the last column where a service has sessions.
 QID = "qid"
 
-
-_KEYS = {
+#: The namespace of the columns that a key of the file computes.
+_NAMESPACES = {
     "aggregation_specs": "rolling",
     "lookbacks": "lookback",
     "age_columns": "age",
@@ -46,7 +46,7 @@ class Doubts:
     def of(cls, read: ReadService, catalog: CatalogContents, broken: Collection[str]) -> Doubts:
         """The doubts about one service: its unreadable parts, and views with problems of their own."""
         lost = read.lost
-        found = {_KEYS[key] for key in lost if key in _KEYS}
+        found = {_NAMESPACES[key] for key in lost if key in _NAMESPACES}
         names = [(read.service.spine, read.service.spine)]
         names += [(join.alias, join.view) for join in read.service.views]
         found |= {alias for alias, view in names if view in broken or view not in catalog.views}

@@ -57,7 +57,7 @@ class CatalogFacade:
         return [_view_line(view) for _, view in sorted(self.catalog.views.items())]
 
     def show_view(self, name: str) -> dict[str, Any]:
-        """One view as plain data, secrets masked."""
+        """One view as plain data: every field of its definition; secrets masked."""
         view = self.catalog.view(name)
         plain: dict[str, Any] = describe(view)
         return plain | {
@@ -83,7 +83,7 @@ class CatalogFacade:
         return [_service_line(service) for _, service in sorted(self.catalog.services.items())]
 
     def show_service(self, name: str) -> dict[str, Any]:
-        """One service as its file writes it, as plain data."""
+        """One service as plain data: every field of its definition, references as `view:column`."""
         service = self.catalog.service(name)
         plain: dict[str, Any] = describe(service)
         return plain | {"file": self._relative(service.file)}

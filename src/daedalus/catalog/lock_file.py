@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from daedalus.catalog.model import VERSION
 from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 LOCK_NAME = "registry.lock.json"
 FORMAT = 1
-
-_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(\.[1-9]\d{0,5})?")
 
 _KINDS: dict[str, type] = {
     "version": str,
@@ -69,7 +67,7 @@ _ENTRIES: dict[str, dict[str, Any]] = {
 }
 _OF_TEXTS = ("reads", "on", "keys")
 _RESTORE = "Take the committed file back (git checkout -- {name}), or remove it and make it anew: daeda registry lock"
-#: Sections whose entries stand on one line each.
+#: How deep the entries of a service's sections lie, such as its columns; each stands on one line.
 _INLINE_DEPTH = 4
 
 
@@ -198,7 +196,7 @@ def _check(name: str, schema: Any, path: Path) -> None:
     for key in _NEEDED:
         if key not in schema:
             raise _broken(f"{place} has no {key}", path)
-    if _VERSION.fullmatch(schema["version"]) is None:
+    if VERSION.fullmatch(schema["version"]) is None:
         raise _broken(f"{place}.version is {schema['version']!r}, not YYYY-MM-DD[.N]", path)
     for section, kinds in _ENTRIES.items():
         entries = schema.get(section, [])

@@ -6,11 +6,14 @@ there are no raw mappings.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 SECONDS_PER_DAY = 86_400
+#: `YYYY-MM-DD[.N]`: the day of a contract, and a number where one day has several.
+VERSION = re.compile(r"(\d{4}-\d{2}-\d{2})(\.[1-9]\d{0,5})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from daedalus.catalog.dtypes import is_list, list_size
 from daedalus.catalog.entities import read_dtype
 from daedalus.catalog.model import (
     COMPUTED_NAMESPACES,
+    VERSION,
     AgeColumn,
     FeatureColumnRef,
     FeatureServiceDef,
@@ -52,7 +52,6 @@ _KEYS = (
     "online",
 )
 _COLUMN_KEYS = ("name", "ref", "dtype", "shape", "default", "default_sql", "nullable")
-_VERSION = re.compile(r"(\d{4}-\d{2}-\d{2})(\.[1-9]\d{0,5})?")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +129,7 @@ def _listed(
 
 def _version(section: Section) -> str:
     version = section.text("version", required=True)
-    match = _VERSION.fullmatch(version)
+    match = VERSION.fullmatch(version)
     try:
         if version and match is None:
             raise ValueError
@@ -281,7 +280,7 @@ def _column(item: Section) -> ServiceColumn | None:
     item.allow(_COLUMN_KEYS)
     ref = read_ref(item, item.raw("ref"), "ref") if item.has("ref") else None
     name = item.column_name("name", required=not item.has("ref")) or (ref.column if ref is not None else "")
-    dtype = read_dtype(item, "dtype", default="-").replace("-", "") if item.has("dtype") else ""
+    dtype = read_dtype(item, "dtype") if item.has("dtype") else ""
     default = item.raw("default") if item.given("default") else Unset.UNSET
     nullable = item.boolean("nullable", default=True)
     if item.given("default") and item.has("default_sql"):

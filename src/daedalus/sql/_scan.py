@@ -33,11 +33,7 @@ class Token:
 
 def scan(text: str) -> list[Token]:
     """The tokens of the text, white space included; joined they are the text."""
-    return [Token(match.lastgroup or "other", match.group()) for match in _matches(text)]
-
-
-def _matches(text: str) -> list[re.Match[str]]:
-    return list(_TOKEN.finditer(text))
+    return [Token(match.lastgroup or "other", match.group()) for match in _TOKEN.finditer(text)]
 
 
 def squeeze(text: str) -> str:

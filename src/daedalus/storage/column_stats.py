@@ -25,7 +25,7 @@ record of the day. Keys that say nothing are left out:
                 `nulls`, `min` and `max` is of every 64th row where the day is longer than a shard.
     sampled     64 where only every 64th row was looked at.
 
-`comparable(a, b)` puts two days' values of a column side by side, as PSI and Jensen-Shannon need them.
+`aligned(columns)` puts several days' values of a column side by side, as PSI and Jensen-Shannon need them.
 """
 
 from __future__ import annotations
@@ -165,19 +165,6 @@ def aligned(columns: Sequence[ColumnStats]) -> Aligned:
             for number, found in enumerate(common)
         ),
     )
-
-
-def comparable(one: ColumnStats, other: ColumnStats) -> tuple[tuple[str, int, int], ...]:
-    """(label, count of one, count of other) over everything that the two columns hold, NULL included; see `aligned`.
-
-    Empty when the two have no common form.
-
-    >>> one = ColumnStats(rows=3, nulls=1, values=(("a", 2),))
-    >>> comparable(one, ColumnStats(rows=2, nulls=0, values=(("a", 1), ("b", 1))))
-    (('NULL', 1, 0), ('a', 2, 1), ('b', 0, 1))
-    """
-    found = aligned([one, other])
-    return tuple(zip(found.labels, *found.counts, strict=True)) if found.form else ()
 
 
 def _common(columns: Sequence[ColumnStats]) -> list[dict[Any, int]] | None:

@@ -25,6 +25,16 @@ EXTENSIONS = {
     "ducklake": ("ducklake", "DuckLake sources and sinks"),
     "quack": ("quack", "daeda serve"),
 }
+#: Every connection has these: nothing is installed or downloaded, and no secret of the user's own is read.
+SAFE_CONFIG: Mapping[str, str] = MappingProxyType(
+    {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        # Only files whose signature was checked are loaded, see _check_signature; no statement of a user's can LOAD.
+        "allow_unsigned_extensions": "true",
+        "secret_directory": str(Path(__file__).parent / "no-secrets-here"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,18 +90,6 @@ def _check_signature(path: Path) -> None:
     }
     with duckdb.connect(config=config) as connection:
         connection.execute(f"LOAD {quote_literal(str(path))}")
-
-
-#: Every connection has these: nothing is installed or downloaded, and no secret of the user's own is read.
-SAFE_CONFIG: Mapping[str, str] = MappingProxyType(
-    {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        # Only files whose signature was checked are loaded, see _check_signature; no statement of a user's can LOAD.
-        "allow_unsigned_extensions": "true",
-        "secret_directory": str(Path(__file__).parent / "no-secrets-here"),
-    }
-)
 
 
 def bare_connection() -> duckdb.DuckDBPyConnection:

@@ -109,6 +109,8 @@ def journal_folder(path: Path) -> Path:
 
 
 class _Build:
+    """One build of a store; `files` as `newest_last` orders them."""
+
     def __init__(
         self,
         definition: EmbeddingStoreDef,

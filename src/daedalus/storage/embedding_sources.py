@@ -40,7 +40,6 @@ class BuildPlan:
     Attributes:
         files: source files, oldest first.
         keep: per file, which of its rows are in the store (True for the newest row of each id).
-        fingerprint: hash of the definition and of every file's name, size, time and footer.
     """
 
     files: tuple[Path, ...]
@@ -49,7 +48,6 @@ class BuildPlan:
     source_rows: int
     duplicates: int
     null_ids: int
-    fingerprint: str
 
 
 def find_source_files(definition: EmbeddingStoreDef) -> tuple[Path, ...]:
@@ -100,22 +98,24 @@ def newest_last(files: Sequence[Path]) -> tuple[Path, ...]:
 def plan_build(definition: EmbeddingStoreDef, files: Sequence[Path]) -> BuildPlan:
     """Read every id and decide which rows stay.
 
-    Semantics: of the rows with one id the last row of the newest file stays (modification time, then path).
-        Rows without an id never do.
+    Args:
+        definition: says which columns hold ids and vectors.
+        files: as `newest_last` orders them.
+
+    Semantics: of the rows with one id the last row of the last file stays. Rows without an id never do.
 
     Raises:
         DefinitionError: a column is missing, or its type is no id or no vector.
         SourceError: a file cannot be read, or an id does not fit 64 signed bits.
     """
-    ordered = newest_last(files)
     chunks: list[pa.Array] = []
     counts: list[int] = []
     id_type: pa.DataType | None = None
-    for path in ordered:
+    for path in files:
         ids, kind = _read_ids(definition, path)
         if id_type is not None and kind != id_type:
             raise DefinitionError(
-                f"column {definition.id_column} is {kind} here and {id_type} in {ordered[0].name}",
+                f"column {definition.id_column} is {kind} here and {id_type} in {files[0].name}",
                 where=f"{definition.where}, {path}",
                 hint="Give all source files one id type",
             )
@@ -126,13 +126,12 @@ def plan_build(definition: EmbeddingStoreDef, files: Sequence[Path]) -> BuildPla
     keep, null_ids = _last_of_each(column, text=is_text(column.type))
     bounds = np.cumsum([0, *counts])
     return BuildPlan(
-        files=ordered,
+        files=tuple(files),
         keep=tuple(keep[start:stop] for start, stop in itertools.pairwise(bounds)),
         id_type=column.type,
         source_rows=len(keep),
         duplicates=int(len(keep) - null_ids - keep.sum()),
         null_ids=null_ids,
-        fingerprint=source_fingerprint(definition, ordered),
     )
 
 

@@ -3,7 +3,7 @@
 definition = EmbeddingStoreDef(name="items", path="data/items.lance", embedding_dim=256, ...)
 build_store(definition)                 # from its source_parquet
 store = open_store(definition)          # one version, whatever happens to the store meanwhile
-found, values = store.take(ids)
+rows = store.find(ids)                  # where their vectors are; `read_rows` reads them
 """
 
 from __future__ import annotations
@@ -151,19 +151,6 @@ class EmbeddingStore:
         if vectors.null_count:
             raise ExecutionError("the store holds a NULL vector", where=self.definition.where)
         return element_values(vectors, self.dtype, self.dimension)
-
-    def take(self, ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """The vectors of unique `ids`.
-
-        Returns: (found, values): positions in `ids` of those the store has, ascending, and a
-            (len(found), dimension) matrix with their vectors.
-        """
-        rows = self.find(ids)
-        found = np.flatnonzero(rows >= 0)
-        order = np.argsort(rows[found], kind="stable")
-        values = np.empty((len(found), self.dimension), dtype=self.dtype)
-        self.read_rows(rows[found][order], order, values)
-        return found, values
 
 
 def open_store(definition: EmbeddingStoreDef, version: int | None = None) -> EmbeddingStore:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.support.embeddings import make_store, store_def, vector_table, vectors_of, write_source
+from tests.support.embeddings import make_store, store_def, taken, vector_table, vectors_of, write_source
 
 from daedalus.errors import DefinitionError, ExecutionError, SourceError
 from daedalus.storage.embedding_cache import VectorCache
@@ -21,7 +21,7 @@ from daedalus.storage.embedding_store import EmbeddingStoreDef, build_store, ope
 def content(definition: EmbeddingStoreDef, version: int | None = None) -> dict[object, list[float]]:
     store = open_store(definition, version)
     ids = pa.Table.from_batches(list(store.ids())).column(0).combine_chunks()
-    found, values = store.take(ids)
+    found, values = taken(store, ids)
     assert len(found) == len(ids)
     return dict(zip(ids.to_pylist(), values.tolist(), strict=True))
 
@@ -84,15 +84,15 @@ def test_text_ids(tmp_path: Path) -> None:
     definition = store_def(tmp_path)
     build_store(definition)
     assert content(definition) == {"LGA": values[1].tolist(), "JFK": values[2].tolist()}
-    found, vectors = open_store(definition).take(pa.array(["EWR", "JFK", None], pa.large_string()))
+    found, vectors = taken(open_store(definition), pa.array(["EWR", "JFK", None], pa.large_string()))
     assert found.tolist() == [1]
     assert vectors.tolist() == [values[2].tolist()]
 
 
-def test_take_gives_positions_of_the_found_and_ignores_null(tmp_path: Path) -> None:
+def test_what_is_found_and_read_is_each_ids_own_and_null_is_nowhere(tmp_path: Path) -> None:
     values = vectors_of(range(100), 4)
     store = open_store(make_store(tmp_path, range(100, 200), values))
-    found, vectors = store.take(pa.array([199, 5, None, 100, 150]))
+    found, vectors = taken(store, pa.array([199, 5, None, 100, 150]))
     assert found.tolist() == [0, 3, 4]
     assert vectors.tolist() == values[[99, 0, 50]].tolist()
 
@@ -100,7 +100,7 @@ def test_take_gives_positions_of_the_found_and_ignores_null(tmp_path: Path) -> N
 def test_empty_store(tmp_path: Path) -> None:
     definition = make_store(tmp_path, pa.array([], pa.int64()), vectors_of([], 4))
     store = open_store(definition)
-    found, vectors = store.take(pa.array([1, 2]))
+    found, vectors = taken(store, pa.array([1, 2]))
     assert (store.count, found.tolist(), vectors.shape) == (0, [], (0, 4))
 
 
@@ -206,7 +206,7 @@ def test_reader_keeps_its_version_while_the_store_is_rebuilt(tmp_path: Path) -> 
     reader = open_store(definition)
     write_source(tmp_path / "source/vectors.parquet", vector_table(range(50), new), mtime=60)
     report = build_store(definition)
-    _, values = reader.take(pa.array(range(50)))
+    _, values = taken(reader, pa.array(range(50)))
     assert values.tolist() == old.tolist()
     assert content(definition, reader.version) == {i: old[i].tolist() for i in range(50)}
     assert content(definition) == {i: new[i].tolist() for i in range(50)}

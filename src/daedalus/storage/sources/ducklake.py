@@ -306,7 +306,7 @@ def _is_postgres(place: str, where: str) -> bool:
 
 
 def _pinned_version(pin: Mapping[str, Any], where: str) -> int:
-    version = pin.get("snapshot", pin.get("version"))
+    version = pin.get("snapshot")
     if not isinstance(version, int):
         raise DefinitionError("the earlier run's record names no lake snapshot", where=where)
     return version
