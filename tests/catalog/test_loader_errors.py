@@ -550,6 +550,14 @@ SERVICE_CASES = [
         at(10, "aggregation_specs[0]", "aggregation spec a: unknown operation 'cont'. Did you mean 'count'?"),
     ),
     (
+        extended(
+            "aggregation_specs: [{name: a, group_by: [user_id], operation: count, history_view: users, "
+            "history_group_by: [user_idd]}]\n"
+        ),
+        at(10, "aggregation_specs[0].history_group_by", "spec a: unknown column 'user_idd' of view users. "
+           "Did you mean 'user_id'?"),
+    ),
+    (
         extended("aggregation_specs: [{name: a, group_by: [user_id], operation: list, value_column: kind}]\n"),
         at(10, "aggregation_specs[0].value_column", "spec a: unknown column 'kind'. Known: artwork_id, author, "
            "country, event, event_timestamp, session, user_id. Columns of joined views must stand in static_columns."),

@@ -223,8 +223,9 @@ class _Checks:
             if view is None:
                 return
             history = {field.name: field.dtype for field in view.fields}
+        keys = "group_by" if spec.history_group_by is None else "history_group_by"
         wanted = [("group_by", name, columns) for name in spec.group_by]
-        wanted += [("history_group_by", name, history) for name in spec.history_keys]
+        wanted += [(keys, name, history) for name in spec.history_keys]
         if spec.timestamp_column != DEFAULT_TIMESTAMP_COLUMN:
             wanted.append(("timestamp_column", spec.timestamp_column, columns))
         if spec.history_timestamp_column is not None:
@@ -235,9 +236,11 @@ class _Checks:
         for key, name, known in wanted:
             if name not in known and name not in seen and not self.doubts:
                 seen.add(name)
-                what = f"spec {spec.name}: unknown column {name!r}"
-                hint = f"{did_you_mean(name, known)} Columns of joined views must stand in static_columns."
-                self.section.problem(what, *place, key.removeprefix("history_"), hint=hint)
+                of_view = f" of view {spec.history_view}" if known is not columns else ""
+                what = f"spec {spec.name}: unknown column {name!r}{of_view}"
+                mend = "" if of_view else "Columns of joined views must stand in static_columns."
+                hint = f"{did_you_mean(name, known)} {mend}".strip()
+                self.section.problem(what, *place, key, hint=hint)
         if spec.condition is not None:
             self.condition(spec.condition, history, *place, "condition")
 
