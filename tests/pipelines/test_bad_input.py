@@ -10,6 +10,7 @@ import pytest
 
 from daedalus.errors import DaedalusError, DefinitionError, ExecutionError, SourceError
 from daedalus.pipelines.notices import pipeline_notices
+from daedalus.pipelines.planning.run_inputs import RunInputs
 from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, at, column, events, tiny, users
 from support.project import ENGINES, write_project
 
@@ -317,6 +318,14 @@ def test_a_date_outside_the_months(tmp_path: Path, day: str) -> None:
         tiny(tmp_path).run("s", [day])
 
 
+def test_months_may_reach_to_the_end_of_the_calendar(tmp_path: Path) -> None:
+    request = tiny(tmp_path).request("s", feed_start="100001", feed_end="999912")
+    assert request.catalog is not None
+    inputs = RunInputs(request.pipeline, request.catalog, request.run_config)
+    assert [day.isoformat() for day in inputs.target_days()] == list(DAYS)
+    inputs.close()
+
+
 def test_history_from_before_the_months_is_used(tmp_path: Path) -> None:
     early = events([(0, "2026-04-29 12:00", 1, 77, "like", "e")])
     run = tiny(tmp_path, data={"events/april.parquet": early}).run("s")
@@ -444,7 +453,7 @@ def test_a_nanosecond_before_midnight_is_the_day_before(tmp_path: Path, engine: 
     project = tiny(
         tmp_path, events_view={"fields": fields}, data={**data, "events/a.parquet": table}, engine=engine
     )
-    run = project.run("s")
+    run = project.run("s", feed_start="100001", feed_end="999912")  # further than nanoseconds reach
     assert tuple(run.states) == (FIRST, SECOND)
     assert run.table(FIRST)["artwork_id"].to_pylist() == [10]
     assert run.table(SECOND)["liked"].to_pylist() == [[10], [10, 11]]

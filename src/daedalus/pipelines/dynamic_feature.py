@@ -102,7 +102,6 @@ def run_enrich_stage(
     envelope: RayEnvelope | None = None,
     refresh: bool = False,
     profile: bool = False,
-    operational_ids: Sequence[str] = ("qid",),
     progress: Callable[[EnrichProgress], None] | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> EnrichResult:
@@ -118,7 +117,6 @@ def run_enrich_stage(
         envelope: what the workers may take.
         refresh: write days that are up to date, too.
         profile: measure where the time goes.
-        operational_ids: columns that content hashes leave out.
         progress: told after each shard.
         notify: told in one line what the user should know.
 
@@ -132,7 +130,7 @@ def run_enrich_stage(
         ExecutionError: a skeleton or store is missing, a UDF failed or a write did; finished days are kept,
             and no day is there in part.
     """
-    plan = replace(plan_enrichment(operators, stores, operational_ids=operational_ids), profiled=profile)
+    plan = replace(plan_enrichment(operators, stores), profiled=profile)
     inputs = [day_input(skeleton, day, plan) for day in sorted(set(days))]
     current: list[EnrichedDay] = []
     stale: list[StaleDay] = []

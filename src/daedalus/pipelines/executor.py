@@ -7,7 +7,6 @@ result.output_path    # the final stage's folder
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import uuid
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.days.arrow_udfs import resolve_arrow_udf
-from daedalus.pipelines.days.embedding_ids import store_definition
+from daedalus.pipelines.enrich.plan import configured_stores
 from daedalus.pipelines.enrich.runtime import RayEnvelope, ray_session
 from daedalus.pipelines.execution import DayResult, ExecutionRequest, ExecutionResult, RunProgress
 from daedalus.pipelines.notices import pipeline_notices
@@ -39,8 +38,6 @@ __all__ = [
     "RunProgress",
     "run_pipeline",
 ]
-
-_STAGE_OF = {False: "skeleton", True: "enrich"}
 
 
 def run_pipeline(request: ExecutionRequest) -> ExecutionResult:
@@ -110,9 +107,8 @@ def _run_stages(
     if transforms and final is skeleton:
         notices += _waits_for_enrichment(request.pipeline)
     else:
-        days += _publish(
-            request, final, [day.day for day in days if day.stage == _STAGE_OF[final is enriched]]
-        )
+        stage = "enrich" if final is enriched else "skeleton"
+        days += _publish(request, final, [day.day for day in days if day.stage == stage])
     return ExecutionResult(
         service=request.pipeline.service,
         output_path=final.root,
@@ -124,12 +120,7 @@ def _run_stages(
 
 def _envelope(request: ExecutionRequest) -> RayEnvelope:
     """What the run's Ray session and its enrichment may take."""
-    config, envelope = request.run_config, request.envelope or RayEnvelope()
-    if config.ray_num_cpus is not None:
-        envelope = dataclasses.replace(envelope, num_cpus=config.ray_num_cpus)
-    if config.ray_address is not None:
-        envelope = dataclasses.replace(envelope, address=config.ray_address)
-    return envelope
+    return (request.envelope or RayEnvelope()).configured(request.run_config)
 
 
 def _waits_for_enrichment(pipeline: OperatorPipeline) -> list[str]:
@@ -214,13 +205,12 @@ def _enrich(
                 )
             )
 
-    definitions = {op.store_name: store_definition(config, op.store_name) for op in transforms}
     result = run_enrich_stage(
         skeleton=skeleton,
         output=enriched,
         days=days,
         operators=transforms,
-        stores=definitions,
+        stores=configured_stores(transforms, config),
         runtime=config.enrich_runtime,
         envelope=_envelope(request),
         profile=request.profile,

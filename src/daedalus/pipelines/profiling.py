@@ -1,7 +1,7 @@
 """Where the time of a run goes, measured per operator: `daeda pipeline train --profile`.
 
-    profile = DayProfile()
-    with profile.statement(connection, "join_users", ("events", "join_users")) as done:
+    profile = DayProfile("skeleton", "2026-05-01")
+    with profile.statement(connection, "join_users", lambda: ("events", "join_users")):
         connection.execute(...)
     profile.measures()
 

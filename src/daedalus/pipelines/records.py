@@ -25,12 +25,13 @@ class TrainingDayRecord:
     """One day of a run after one stage.
 
     Attributes:
-        stage: `skeleton` or `enrich`.
+        stage: `skeleton`, `enrich`, `sink` (the copy into a table) or `materialize`, whose day is an instant.
         state: `written`, or `up to date`; empty when the run ended before that was known.
         files: (file name, bytes) pairs: the day's output manifest.
         counters: rows that came in, and dropped by each filter.
         columns: the columns' statistics (`ColumnStats.to_mapping`) of a day that this run wrote.
-        inputs: digests of what the day was made from: `pipeline`, `views`, `sources`, `transforms`, `stores`.
+        inputs: digests of what the day was made from: `pipeline`, `views`, `sources`, `functions`, `transforms`; and
+            `stores`, the embedding stores' snapshots.
         snapshot: of a copy into a lake: the snapshot that its commit made.
     """
 

@@ -6,8 +6,10 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from daedalus.pipelines.days.context import DAY_US, day_start_us
 from daedalus.pipelines.operators import Scan
 from daedalus.pipelines.run_relations import AS_OF_RELATION, is_run_relation
+from daedalus.storage.sources.base import TickRange
 from daedalus.storage.sources.dispatch import open_source
 from daedalus.storage.sources.parquet import ParquetSource
 from daedalus.storage.sources.parquet_files import is_readable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AS_OF_RELATION",
     "RunSources",
+    "feed_range",
     "is_run_relation",
     "scanned_views",
     "ticks_per_second",
@@ -34,6 +37,8 @@ __all__ = [
 ]
 
 _LOOKING_SECONDS = 20.0
+#: How far from 1970 nanoseconds in 64 bits reach.
+_NANOSECONDS_REACH_US = 2**63 // 1_000
 
 
 def scanned_views(pipeline: OperatorPipeline) -> list[str]:
@@ -62,6 +67,18 @@ def ticks_per_second(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> int
 def view_ticks_per_second(view: FeatureViewDef) -> int:
     """The same for one view: microseconds, or nanoseconds where its time is that fine."""
     return 1_000_000_000 if needs_nanoseconds(view) else 1_000_000
+
+
+def feed_range(config: TrainingRunConfig, view: FeatureViewDef) -> TickRange:
+    """The configured months; no bound where the view's times cannot reach it."""
+    first, last = config.feed_days
+    low, high = day_start_us(first), day_start_us(last) + DAY_US
+    if needs_nanoseconds(view):
+        return TickRange(
+            low_us=low if low > -_NANOSECONDS_REACH_US else None,
+            high_us=high if high < _NANOSECONDS_REACH_US else None,
+        )
+    return TickRange(low_us=low, high_us=high)
 
 
 class RunSources:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import dataclasses
 import datetime as dt
 import functools
 from typing import TYPE_CHECKING, Any
 
-from daedalus.errors import ExecutionError, SourceError
-from daedalus.pipelines.days.context import DayContext, day_start_us, scan_range
+from daedalus.errors import CompileError, ExecutionError, SourceError
+from daedalus.pipelines.days.context import DAY_US, DayContext, day_start_us
 from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain
 from daedalus.pipelines.days.qid import number_sessions
 from daedalus.pipelines.days.relation_graph import as_execution_error, may_be_corrupt
 from daedalus.pipelines.days.scheduling import InThisProcess, Processes
 from daedalus.pipelines.days.sessions import session_tables
-from daedalus.pipelines.days.shape import output_operator
+from daedalus.pipelines.days.shape import main_chain, output_operator
 from daedalus.pipelines.days.work import DayWork, SharedWork, shared_history
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.execution import DayResult, RunProgress
+from daedalus.pipelines.fingerprints import fingerprint_of, why_fresh, why_stale
 from daedalus.pipelines.function_code import code_digests, named_functions
 from daedalus.pipelines.operators import RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.profiling import NO_PROFILE, DayProfile
-from daedalus.pipelines.run_sources import is_run_relation, scanned_views, ticks_per_second, views_behind
+from daedalus.pipelines.run_relations import is_run_relation
+from daedalus.pipelines.run_sources import feed_range, scanned_views, ticks_per_second, views_behind
+from daedalus.pipelines.source_times import source_times
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import UNIT_US, ViewReader, view_source_unit
 
@@ -88,16 +90,26 @@ class SkeletonRun:
         found = self._days_with_events(wanted)
         absent = [day.isoformat() for day in wanted if day not in found]
         if absent:
-            raise ExecutionError(
-                f"there are no events on {', '.join(absent)}", where=f"view {self._spine.source_ref}"
-            )
+            raise self._no_events(f"there are no events on {', '.join(absent)}")
         if not found:
-            raise ExecutionError(
+            raise self._no_events(
                 f"there are no events from {config.feed_start} to {config.feed_end}",
-                where=f"view {self._spine.source_ref}",
-                hint="Set feed_start and feed_end in config/training/runtime.yaml to months with data",
+                "Set feed_start and feed_end in config/training/runtime.yaml to months with data",
             )
+        for name in scanned_views(self._pipeline):
+            times = source_times(self._catalog.view(name), self._sources.source(name))
+            if times is not None and times.doubt:
+                self._notify(f"view {name}: {times.doubt}. {times.mend}")
         return sorted(found)
+
+    def _no_events(self, what: str, mend: str = "") -> ExecutionError:
+        view = self._catalog.view(self._spine.source_ref)
+        times = source_times(view, self._sources.source(view.name))
+        if times is not None and times.doubt:
+            mend = f"{times.doubt}. {times.mend}"
+        elif times is not None:
+            mend = f"Its rows are of {times.span}" + (f". {mend}" if mend else "")
+        return ExecutionError(what, where=f"view {view.name}", hint=mend)
 
     def name_broken_file(self, error: ExecutionError) -> None:
         """Say in an error which file cannot be read, where its reader did not."""
@@ -109,13 +121,13 @@ class SkeletonRun:
     def _days_with_events(self, wanted: list[dt.date]) -> set[dt.date]:
         import duckdb
 
-        first, last = _months(self._request.run_config.feed_start, self._request.run_config.feed_end)
-        if wanted:
-            first, last = wanted[0], wanted[-1]
-        range_ = TickRange(low_us=day_start_us(first), high_us=day_start_us(last + dt.timedelta(days=1)))
         ticks = ticks_per_second(self._pipeline, self._catalog)
         with duckdb_session(self._request.run_config.duckdb_settings()) as connection:
             view = self._catalog.view(self._spine.source_ref)
+            range_ = feed_range(self._request.run_config, view)
+            if wanted:
+                last = day_start_us(wanted[-1]) + DAY_US
+                range_ = TickRange(low_us=day_start_us(wanted[0]), high_us=last)
             source = self._sources.source(view.name)
             source.setup(connection)
             rows = ViewReader(view, source, connection, ticks).select_sql((), range_)
@@ -142,7 +154,7 @@ class SkeletonRun:
             self._store.mend(day)
             fingerprint = self.fingerprint(day)
             manifest = self._store.manifest(day)
-            reason = _why_stale(manifest, fingerprint, refresh=self._request.refresh)
+            reason = why_stale(manifest, fingerprint, refresh=self._request.refresh)
             if reason:
                 stale.append(DayWork(day=day, fingerprint=fingerprint, reason=reason))
             elif manifest is not None:
@@ -152,7 +164,7 @@ class SkeletonRun:
                     state="up to date",
                     rows=manifest.row_count,
                     content_hash=manifest.content_hash,
-                    reason=_why_fresh(fingerprint, refresh=self._request.refresh),
+                    reason=why_fresh(fingerprint, refresh=self._request.refresh),
                 )
         for one, manifest, seconds in self._computed(stale):
             results[one.day] = DayResult(
@@ -175,21 +187,14 @@ class SkeletonRun:
 
     def fingerprint(self, day: dt.date) -> dict[str, Any]:
         """What the day is made from, as plain data."""
-        sources: dict[str, Any] = {}
-        for scan in _scans_before_output(self._pipeline):
-            if is_run_relation(scan.source_ref):
-                sources[scan.name] = self._sources.run_identity(scan.source_ref)
-            else:
-                sources[scan.name] = self._sources.identity(scan.source_ref, scan_range(scan, day))
-        views = scanned_views(self._pipeline)
-        snapshots = self._sources.database_snapshots(views)
-        return {
-            "pipeline": self._pipeline_text,
-            "views": {name: _view_text(self._catalog, name) for name in views},
-            "sources": sources,
-            **({"functions": self._functions} if self._functions else {}),
-            **({"snapshots": snapshots} if snapshots else {}),
-        }
+        return fingerprint_of(
+            self._pipeline,
+            self._catalog,
+            self._sources,
+            day,
+            text=self._pipeline_text,
+            functions=self._functions,
+        )
 
     @functools.cached_property
     def _functions(self) -> dict[str, str]:
@@ -298,9 +303,6 @@ def _own_ticks(view: FeatureViewDef) -> int:
 
 
 def _spine_scan(pipeline: OperatorPipeline) -> Scan:
-    from daedalus.errors import CompileError
-    from daedalus.pipelines.days.shape import main_chain
-
     first = main_chain(pipeline)[0]
     if not isinstance(first, Scan) or is_run_relation(first.source_ref):
         raise CompileError(
@@ -321,62 +323,3 @@ def _rows_alone(pipeline: OperatorPipeline) -> OperatorPipeline:
         sink, inputs=(output_operator(pipeline).output,), format=SinkFormat.PARQUET, path="", data_path=""
     )
     return dataclasses.replace(pipeline, operators=(*made, anywhere))
-
-
-def _scans_before_output(pipeline: OperatorPipeline) -> list[Scan]:
-    return [operator for operator in pipeline if isinstance(operator, Scan)]
-
-
-def _months(start: str, end: str) -> tuple[dt.date, dt.date]:
-    year, month = int(end[:4]), int(end[4:])
-    last = calendar.monthrange(year, month)[1]
-    return dt.date(int(start[:4]), int(start[4:]), 1), dt.date(year, month, last)
-
-
-def _view_text(catalog: FeatureCatalog, name: str) -> str:
-    """A view's definition as text; where its file lies does not matter."""
-    view = dataclasses.replace(catalog.view(name), file="", description="", owner="", tags=())
-    return repr(view)
-
-
-def _why_fresh(fingerprint: dict[str, Any], *, refresh: bool) -> str:
-    if fingerprint.get("snapshots") and not refresh:
-        return "same definitions and files; databases are read again with --refresh"
-    return "same definitions and sources"
-
-
-def _why_stale(manifest: DayManifest | None, fingerprint: dict[str, Any], *, refresh: bool = False) -> str:
-    """Why a day must be computed; empty when it is up to date.
-
-    A database is taken to be what it was, unless it is to be looked at again.
-    """
-    if manifest is None:
-        return "not there yet"
-    old = manifest.fingerprint
-    if old.get("pipeline") != fingerprint["pipeline"]:
-        return "the pipeline changed"
-    for name, text in fingerprint["views"].items():
-        if old.get("views", {}).get(name) != text:
-            return f"view {name} changed"
-    functions, before = fingerprint.get("functions", {}), old.get("functions", {})
-    for name in functions:
-        if before.get(name) != functions[name]:
-            return f"the code of {name} changed"
-    for name, identity in fingerprint["sources"].items():
-        before = old.get("sources", {}).get(name)
-        if before != identity:
-            return f"the source of {name} changed{_first_difference(before, identity)}"
-    for name, snapshot in fingerprint.get("snapshots", {}).items() if refresh else ():
-        before = old.get("snapshots", {}).get(name, {}).get("exact")
-        if snapshot["exact"] is None or snapshot["exact"] != before:
-            return f"the database of view {name} is read again"
-    return ""
-
-
-def _first_difference(before: Any, now: Any) -> str:
-    if not isinstance(before, list) or not isinstance(now, list):
-        return ""
-    for item in now:
-        if item not in before:
-            return f": {item[0] if isinstance(item, list) else item}"
-    return ": a file is gone" if len(before) > len(now) else ""

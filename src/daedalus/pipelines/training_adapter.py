@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from daedalus.catalog.model import FeatureColumnRef, ViewJoin
+from daedalus.catalog.model import FeatureColumnRef, Unset, ViewJoin
 from daedalus.catalog.services import assembled_columns
 from daedalus.errors import DefinitionError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from daedalus.catalog.model import FeatureServiceDef, ServiceColumn
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.settings import TrainingRunConfig
@@ -32,9 +34,11 @@ def resolve_training_service(
     if not service.columns:
         resolved = _from_runtime(service, config)
     columns, problems = [], []
+    bare = any(column.ref is None for column in resolved.columns)
+    candidates = _candidates(resolved, catalog, config) if bare else {}
     for column in resolved.columns:
         try:
-            columns.append(_with_ref(column, resolved, catalog, config))
+            columns.append(_with_ref(column, resolved, candidates))
         except DefinitionError as error:
             problems.append(error)
     if problems:
@@ -56,12 +60,11 @@ def _from_runtime(service: FeatureServiceDef, config: TrainingRunConfig) -> Feat
 
 
 def _with_ref(
-    column: ServiceColumn, service: FeatureServiceDef, catalog: FeatureCatalog, config: TrainingRunConfig
+    column: ServiceColumn, service: FeatureServiceDef, candidates: Mapping[str, list[FeatureColumnRef]]
 ) -> ServiceColumn:
     """A bare name finds the one part of the service that makes it; one with only a default stays as it is."""
     if column.ref is not None:
         return column
-    candidates = _candidates(service, catalog, config)
     refs = candidates.get(column.name, [])
     if len(refs) == 1:
         return dataclasses.replace(column, ref=refs[0])
@@ -71,7 +74,7 @@ def _with_ref(
         raise DefinitionError(
             f"{column.name!r} is made by several parts", where=where, hint=f"Write {options}"
         )
-    if column.default_sql is not None or str(column.default) != "unset":
+    if column.default_sql is not None or column.default is not Unset.UNSET:
         return column
     raise DefinitionError(
         f"nothing makes column {column.name!r}", where=where, hint=did_you_mean(column.name, candidates)

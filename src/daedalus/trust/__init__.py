@@ -1,1 +1,1 @@
-"""Everything that checks or shows what the rest made: reports, drift, lineage events."""
+"""Everything that checks or shows what the rest made: proofs, lint, feature tests, skew, reports, lineage events."""

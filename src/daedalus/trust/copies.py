@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.model import DataSourceDef, FeatureViewDef, FieldDef
 from daedalus.catalog.registry import FeatureCatalog
 from daedalus.errors import ExecutionError, SourceError
-from daedalus.pipelines.days.context import day_start_us
+from daedalus.pipelines.days.context import DAY_US, day_start_us
 from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import Scan, TimeRange
-from daedalus.pipelines.run_sources import RunSources, is_run_relation, scanned_views, view_ticks_per_second
+from daedalus.pipelines.run_sources import (
+    RunSources,
+    feed_range,
+    is_run_relation,
+    scanned_views,
+    view_ticks_per_second,
+)
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import ViewReader
@@ -32,7 +38,6 @@ if TYPE_CHECKING:
 
 ROW_ID = "daedalus_row"
 INSTANT = "daedalus_t"
-_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +138,7 @@ def newest_day(columns: ContractColumns, config: TrainingRunConfig) -> dt.date:
     """
     spine = columns.spine
     ticks = view_ticks_per_second(spine)
-    first = dt.date(int(config.feed_start[:4]), int(config.feed_start[4:]), 1)
-    last = dt.date(int(config.feed_end[:4]), int(config.feed_end[4:]), 1)
-    after = (last + dt.timedelta(days=31)).replace(day=1)
-    range_ = TickRange(low_us=day_start_us(first), high_us=day_start_us(after))
-    found = _spine_bound("max", columns, config, ticks, range_)
+    found = _spine_bound("max", columns, config, ticks, feed_range(config, spine))
     if found is None:
         raise ExecutionError(
             f"there are no events from {config.feed_start} to {config.feed_end}", where=f"view {spine.name}"
@@ -198,7 +199,7 @@ def _spine_range(pipeline: OperatorPipeline, columns: ContractColumns, day: dt.d
     start = day_start_us(day)
     known = [seconds for seconds in reach if seconds is not None]
     low = None if len(known) < len(reach) else start - round(max(known, default=0.0) * 1_000_000)
-    return TickRange(low_us=low, high_us=start + 2 * _DAY_US)
+    return TickRange(low_us=low, high_us=start + 2 * DAY_US)
 
 
 def _copy(

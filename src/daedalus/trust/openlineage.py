@@ -98,10 +98,10 @@ def job_event(job: LineageJob) -> dict[str, Any]:
 class RunEvents:
     """The events of one run.
 
-    Args:
+    Attributes:
         job: what runs.
         run_id: the run's own id; OpenLineage's is made of it.
-        notify: told what goes wrong, once.
+        notices: what went wrong on the way, each thing once.
     """
 
     job: LineageJob

@@ -190,7 +190,7 @@ class ContractColumns:
         return [lookback for lookback in self.service.lookbacks if lookback.name in wanted]
 
     def derived(self) -> list[SqlStep]:
-        """The derived columns, in file order: all of them, for a filter may read any."""
+        """The needed derived columns, in file order: a later one may read an earlier one."""
         wanted = set(self.needed_in("derived"))
         return [step for step in self.service.derived if step.name in wanted]
 

@@ -9,12 +9,15 @@ import pyarrow as pa
 
 from daedalus.catalog.dtypes import from_arrow, to_arrow, to_duckdb
 from daedalus.errors import DefinitionError, did_you_mean
+from daedalus.pipelines.days.embedding_ids import store_definition
 from daedalus.pipelines.enrich.udfs import RegisteredUdf, resolve_udf
 from daedalus.storage.arrow_kinds import is_list
 from daedalus.storage.embedding_store import EmbeddingStore, EmbeddingStoreDef, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from daedalus.pipelines.settings import TrainingRunConfig
 
 #: Rows of one output file: fixed, so files depend on the data alone; whole row groups of the skeleton.
 SHARD_ROWS = 65_536
@@ -76,29 +79,34 @@ class EnrichPlan:
 
     Attributes:
         cache_bytes: memory for vectors in one worker, all stores together; set when the workers are known.
-        operational_ids: columns that content hashes leave out.
         profiled: whether workers measure where the time goes.
     """
 
     transforms: tuple[Transform, ...]
     stores: tuple[PinnedStore, ...]
     cache_bytes: int = 0
-    operational_ids: tuple[str, ...] = ("qid",)
     profiled: bool = False
 
 
+def configured_stores(
+    operators: Iterable[EnrichOperator], config: TrainingRunConfig
+) -> dict[str, EmbeddingStoreDef]:
+    """The stores that operators name, by name, as the configuration describes them.
+
+    Raises:
+        DefinitionError: there is no such store; with near matches.
+    """
+    return {one.store_name: store_definition(config, one.store_name) for one in operators}
+
+
 def plan_enrichment(
-    operators: Sequence[EnrichOperator],
-    stores: Mapping[str, EmbeddingStoreDef],
-    *,
-    operational_ids: Sequence[str] = ("qid",),
+    operators: Sequence[EnrichOperator], stores: Mapping[str, EmbeddingStoreDef]
 ) -> EnrichPlan:
     """Resolve UDFs, pin stores and check contracts.
 
     Args:
         operators: the pipeline's `RayUdfTransform` nodes, in its order.
         stores: the configured stores by name.
-        operational_ids: columns that content hashes leave out.
 
     Raises:
         DefinitionError: an unknown store or UDF, two operators for one column, or a contract that the store's
@@ -128,7 +136,6 @@ def plan_enrichment(
             )
             for name, store in opened.items()
         ),
-        operational_ids=tuple(operational_ids),
     )
 
 
@@ -156,9 +163,11 @@ def _transform(operator: EnrichOperator, store: EmbeddingStore) -> Transform:
     if (udf.store_typed and declared != definition.embedding_dim) or (
         fixed and declared != contract.list_size
     ):
-        expected = contract.list_size if fixed and not udf.store_typed else definition.embedding_dim
+        by_dtype = fixed and not udf.store_typed
+        expected = contract.list_size if by_dtype else definition.embedding_dim
+        says = "its dtype says" if by_dtype else f"the vectors of {definition.where} have"
         raise DefinitionError(
-            f"column {operator.column} has dimension {declared}, {definition.where} or the dtype {expected}",
+            f"column {operator.column} has dimension {declared}, but {says} {expected}",
             where=where,
             hint="Correct shape.dimension, the dtype, or embedding_dim",
         )

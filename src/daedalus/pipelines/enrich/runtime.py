@@ -19,12 +19,13 @@ from daedalus.errors import DaedalusError, ExecutionError
 from daedalus.pipelines.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     import pyarrow as pa
 
     from daedalus.pipelines.enrich.plan import EnrichPlan
     from daedalus.pipelines.enrich.shards import ShardEnricher, ShardReport, ShardTask
+    from daedalus.pipelines.settings import TrainingRunConfig
 
 GIB = 1 << 30
 _OBJECT_STORE_BYTES = 200 << 20
@@ -71,6 +72,14 @@ class RayEnvelope:
     num_cpus: int = 16
     memory_bytes: int = 64 * GIB
     address: str | None = None
+
+    def configured(self, config: TrainingRunConfig) -> RayEnvelope:
+        """The envelope with what the settings say about Ray."""
+        return replace(
+            self,
+            num_cpus=self.num_cpus if config.ray_num_cpus is None else config.ray_num_cpus,
+            address=self.address if config.ray_address is None else config.ray_address,
+        )
 
     def fitted(self, machine: Machine) -> tuple[RayEnvelope, str]:
         """The envelope cut to `machine`, and a line that says so; the line is empty when nothing was cut.
@@ -204,12 +213,11 @@ def _counted_attempt(task: ShardTask) -> Iterator[None]:
     marker.unlink()
 
 
-def ensure_ray(envelope: RayEnvelope | None = None, notify: Callable[[str], None] | None = None) -> None:
+def ensure_ray(envelope: RayEnvelope | None = None) -> None:
     """Start the run's Ray session unless there is one; it ends with the process, or with `ray_session`.
 
     Args:
         envelope: what it may take; the documents' 16 CPUs and 64 GiB when left out, cut to this machine.
-        notify: told, in one line, when the envelope had to be cut.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -219,9 +227,7 @@ def ensure_ray(envelope: RayEnvelope | None = None, notify: Callable[[str], None
         if ray.is_initialized():
             return
         asked = envelope or RayEnvelope()
-        fitted, line = asked.fitted(Machine.here())
-        if line and notify is not None:
-            notify(line)
+        fitted, _ = asked.fitted(Machine.here())
         if asked.address:
             _require_answer(asked.address)
             settings: dict[str, Any] = {"address": asked.address}
@@ -267,15 +273,13 @@ def _require_answer(address: str) -> None:
 
 
 @contextlib.contextmanager
-def ray_session(
-    envelope: RayEnvelope | None = None, notify: Callable[[str], None] | None = None
-) -> Iterator[None]:
+def ray_session(envelope: RayEnvelope | None = None) -> Iterator[None]:
     """A Ray session for the block; one that was there before is used and left running."""
     with _quiet():
         import ray
 
     was_there = ray.is_initialized()
-    ensure_ray(envelope, notify)
+    ensure_ray(envelope)
     try:
         yield
     finally:

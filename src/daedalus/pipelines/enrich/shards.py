@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from daedalus.errors import ExecutionError, SourceError
 from daedalus.pipelines.enrich.columns import ColumnMaker
 from daedalus.pipelines.enrich.plan import BATCH_ROWS, SHARD_ROWS, EnrichPlan, enriched_schema
+from daedalus.pipelines.operators import QID_COLUMN
 from daedalus.pipelines.profiling import NO_PROFILE, DayProfile, NoProfile
 from daedalus.storage.column_sketches import merge_sketches, table_sketches
 from daedalus.storage.content_hash import ContentHash
@@ -138,7 +139,7 @@ class ShardEnricher:
         reader: SkeletonReader,
     ) -> ShardReport:
         profile = maker.profile
-        digest = ContentHash(schema, self._plan.operational_ids)
+        digest = ContentHash(schema, [QID_COLUMN])
         nulls = dict.fromkeys((transform.column for transform in self._plan.transforms), 0)
         sketches: Sketches = {}
         rows = 0

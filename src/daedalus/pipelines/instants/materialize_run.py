@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from daedalus.metadata.days import DayStore, InstantStore
-from daedalus.pipelines.days.context import scan_range
 from daedalus.pipelines.days.visibility import AsOf, ticks_of
 from daedalus.pipelines.execution import RunProgress
+from daedalus.pipelines.fingerprints import fingerprint_of
 from daedalus.pipelines.function_code import code_digests, named_functions
 from daedalus.pipelines.instants.as_of import as_of_pipeline, entity_keys
 from daedalus.pipelines.instants.entities import write_entities
-from daedalus.pipelines.operators import RayUdfTransform, Scan, SinkFormat
+from daedalus.pipelines.operators import RayUdfTransform, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.publish import open_sink, staged_day, staged_rows
-from daedalus.pipelines.run_sources import RunSources, is_run_relation, scanned_views, ticks_per_second
-from daedalus.pipelines.skeleton_run import _view_text, day_context
+from daedalus.pipelines.run_sources import RunSources, ticks_per_second
+from daedalus.pipelines.skeleton_run import day_context
 from daedalus.pipelines.training import run_skeleton_stage
 from daedalus.secrets import mask
 
@@ -157,8 +157,7 @@ def run_materialization(request: MaterializeRequest) -> MaterializationResult:
 
 def materialization_inputs(request: MaterializeRequest) -> dict[str, Any]:
     """What the rows would be made from, as `MaterializationResult.manifest` has it; computes nothing."""
-    from daedalus.pipelines.days.embedding_ids import store_definition
-    from daedalus.pipelines.enrich.plan import plan_enrichment
+    from daedalus.pipelines.enrich.plan import configured_stores, plan_enrichment
 
     with contextlib.closing(RunSources(request.catalog, request.run_config, request.pins)) as sources:
         context, _, instant = _context(request, sources)
@@ -168,9 +167,7 @@ def materialization_inputs(request: MaterializeRequest) -> dict[str, Any]:
         found = _fingerprint(dataclasses.replace(context, pipeline=plan.pipeline), instant.isoformat())
         transforms = [one for one in plan.pipeline if isinstance(one, RayUdfTransform)]
         if transforms:
-            names = {one.store_name for one in transforms}
-            stores = {name: store_definition(request.run_config, name) for name in names}
-            pinned = plan_enrichment(transforms, stores)
+            pinned = plan_enrichment(transforms, configured_stores(transforms, request.run_config))
             found["stores"] = {one.definition.name: one.snapshot for one in pinned.stores}
     return found
 
@@ -230,25 +227,16 @@ def _instant(as_of: AsOf, per_second: int) -> dt.datetime:
 
 def _fingerprint(context: DayContext, iso: str) -> dict[str, Any]:
     """What the rows are made from, as plain data."""
-    sources: dict[str, Any] = {}
-    for scan in context.pipeline:
-        if not isinstance(scan, Scan):
-            continue
-        if is_run_relation(scan.source_ref):
-            sources[scan.name] = context.sources.run_identity(scan.source_ref)
-        else:
-            sources[scan.name] = context.sources.identity(scan.source_ref, scan_range(scan, context.day))
-    views = scanned_views(context.pipeline)
-    snapshots = context.sources.database_snapshots(views)
-    functions = code_digests(named_functions(context.pipeline))
-    return {
-        "as_of": iso,
-        "pipeline": pipeline_to_yaml(context.pipeline),
-        "views": {name: _view_text(context.catalog, name) for name in views},
-        "sources": sources,
-        **({"functions": functions} if functions else {}),
-        **({"snapshots": snapshots} if snapshots else {}),
-    }
+    pipeline = context.pipeline
+    made_from = fingerprint_of(
+        pipeline,
+        context.catalog,
+        context.sources,
+        context.day,
+        text=pipeline_to_yaml(pipeline),
+        functions=code_digests(named_functions(pipeline)),
+    )
+    return {"as_of": iso, **made_from}
 
 
 def _enrich(
@@ -258,23 +246,18 @@ def _enrich(
     day: dt.date,
 ) -> list[str]:
     """Fill the embedding columns: reads the first of `stores`, writes the second; returns notices."""
-    from daedalus.pipelines.days.embedding_ids import store_definition
     from daedalus.pipelines.dynamic_feature import RayEnvelope, run_enrich_stage
+    from daedalus.pipelines.enrich.plan import configured_stores
 
-    envelope = RayEnvelope()
-    if config.ray_num_cpus is not None:
-        envelope = dataclasses.replace(envelope, num_cpus=config.ray_num_cpus)
-    if config.ray_address is not None:
-        envelope = dataclasses.replace(envelope, address=config.ray_address)
     notices: list[str] = []
     run_enrich_stage(
         skeleton=stores[0],
         output=stores[1],
         days=[day],
         operators=transforms,
-        stores={one.store_name: store_definition(config, one.store_name) for one in transforms},
+        stores=configured_stores(transforms, config),
         runtime=config.enrich_runtime,
-        envelope=envelope,
+        envelope=RayEnvelope().configured(config),
         notify=notices.append,
     )
     return notices

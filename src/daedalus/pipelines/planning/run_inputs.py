@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.errors import DaedalusError
 from daedalus.metadata.days import DayStore
-from daedalus.pipelines.days.embedding_ids import store_definition
 from daedalus.pipelines.enrich.days import day_input, stale_reason
-from daedalus.pipelines.enrich.plan import plan_enrichment
-from daedalus.pipelines.executor import ExecutionRequest
+from daedalus.pipelines.enrich.plan import configured_stores, plan_enrichment
+from daedalus.pipelines.execution import ExecutionRequest
+from daedalus.pipelines.fingerprints import why_stale
 from daedalus.pipelines.operators import ArrowUdfTransform, RayUdfTransform, Scan
 from daedalus.pipelines.pipeline_files import pipeline_from_yaml
-from daedalus.pipelines.planning.column_recipes import columns_reading, recipe_change
+from daedalus.pipelines.planning.column_recipes import columns_reading, output_recipes, recipe_change
 from daedalus.pipelines.run_sources import RunSources
-from daedalus.pipelines.skeleton_run import SkeletonRun, _why_stale
+from daedalus.pipelines.skeleton_run import SkeletonRun
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -114,7 +114,7 @@ class RunInputs:
 
     def _skeleton_state(self, day: dt.date) -> DayState:
         fingerprint, manifest = self._run.fingerprint(day), self._skeleton.manifest(day)
-        reason = _why_stale(manifest, fingerprint)
+        reason = why_stale(manifest, fingerprint)
         return DayState(
             stage="skeleton",
             day=day.isoformat(),
@@ -146,7 +146,7 @@ class RunInputs:
         columns |= self._columns_of_functions(old.get("functions", {}), fingerprint.get("functions", {}))
         filled = {transform.column for transform in self._transforms}
         return tuple(
-            name for name in columns_reading(self._pipeline, _names(scans)) if name in columns - filled
+            name for name in output_recipes(self._pipeline).columns if name in columns and name not in filled
         )
 
     def _columns_of_functions(self, before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
@@ -165,10 +165,7 @@ class RunInputs:
     def _enrich_plan(self) -> EnrichPlan | None:
         if not self._transforms:
             return None
-        definitions = {
-            one.store_name: store_definition(self._config, one.store_name) for one in self._transforms
-        }
-        return plan_enrichment(self._transforms, definitions)
+        return plan_enrichment(self._transforms, configured_stores(self._transforms, self._config))
 
     def _enriched_state(self, day: dt.date, plan: EnrichPlan | None, *, anew: bool) -> DayState:
         made = self._enriched.manifest(day)
@@ -192,10 +189,6 @@ class RunInputs:
                 != fingerprint["stores"].get(transform.store_name)
             )
         return DayState(stage="enrich", day=day.isoformat(), reason=reason, columns=columns, rows=rows)
-
-
-def _names(scans: Iterable[Scan]) -> list[str]:
-    return [scan.name for scan in scans]
 
 
 def _nothing() -> None:

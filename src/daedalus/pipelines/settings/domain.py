@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.aggregation import AggregationSpec
@@ -15,11 +15,11 @@ from daedalus.pipelines.settings.run_config import (
     OnlineStoreConfig,
     SinkConfig,
     TrainingRunConfig,
+    is_url,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from daedalus.pipelines.settings.model import OutputColumnSection, TrainingSettings
 
@@ -82,7 +82,5 @@ def _column(section: OutputColumnSection) -> ServiceColumn:
 
 def _absolute(output_root: str) -> str:
     # Resolved now: day workers in other processes may have another working directory.
-    from pathlib import Path
-
-    is_url = re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]*://", output_root) or output_root.startswith("${")
-    return output_root if is_url else str(Path(output_root).absolute())
+    elsewhere = is_url(output_root) or output_root.startswith("${")
+    return output_root if elsewhere else str(Path(output_root).absolute())

@@ -1,6 +1,6 @@
 """The configuration files as pydantic settings: every key, its type, its bounds and its default.
 
-Only the loader (`settings.py`) uses these; everything after it sees the frozen `TrainingRunConfig`.
+Only the loading of settings uses these; everything after it sees the frozen `TrainingRunConfig`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _switch(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
-Month = Annotated[str, BeforeValidator(_text_of_number), Field(pattern=r"^[0-9]{4}(0[1-9]|1[0-2])$")]
+Month = Annotated[str, BeforeValidator(_text_of_number), Field(pattern=r"^[1-9][0-9]{3}(0[1-9]|1[0-2])$")]
 DuckdbValue = Annotated[str, BeforeValidator(_duckdb_text)]
 Constant = int | float | str | bool | list[int] | list[float] | list[str]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from daedalus.pipelines.settings.layers import Layer, Steps
+
+    class _Add(Protocol):
+        """Notes a problem of the setting at a path."""
+
+        def __call__(self, path: Steps, what: str, hint: str = "") -> None: ...
+
 
 _KEYS = frozenset(TrainingSettings.model_fields)
 _SENTENCES = {
@@ -172,7 +178,7 @@ def _places(settings: TrainingSettings) -> Iterable[tuple[Steps, str]]:
         yield ("embedding_stores", index, "source_parquet"), store.source_parquet or ""
 
 
-def _check_engine(settings: TrainingSettings, add: Any) -> None:
+def _check_engine(settings: TrainingSettings, add: _Add) -> None:
     from daedalus.compute import Engine
 
     known = [engine.value for engine in Engine]
@@ -181,7 +187,7 @@ def _check_engine(settings: TrainingSettings, add: Any) -> None:
         add(("compute", "engine"), f"unknown engine {engine!r}", did_you_mean(engine, known))
 
 
-def _check_sink(settings: TrainingSettings, add: Any) -> None:
+def _check_sink(settings: TrainingSettings, add: _Add) -> None:
     from daedalus.pipelines.settings.sink_places import place_problems
 
     sink = settings.sink
@@ -189,7 +195,7 @@ def _check_sink(settings: TrainingSettings, add: Any) -> None:
         add(("sink", key), what, mend)
 
 
-def _check_stores(settings: TrainingSettings, add: Any) -> None:
+def _check_stores(settings: TrainingSettings, add: _Add) -> None:
     known = [store.name for store in settings.embedding_stores]
     for index, spec in enumerate(settings.enrichment_specs):
         if spec.store_name not in known:
@@ -209,7 +215,7 @@ def _check_stores(settings: TrainingSettings, add: Any) -> None:
         add(("embedding_coverage_filter", "id_relation"), "give store or id_relation, not both")
 
 
-def _check_names(settings: TrainingSettings, add: Any) -> None:
+def _check_names(settings: TrainingSettings, add: _Add) -> None:
     named = {
         "output_columns": [column.name for column in settings.output_columns],
         "enrichment_specs": [spec.name for spec in settings.enrichment_specs],

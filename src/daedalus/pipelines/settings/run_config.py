@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 from dataclasses import dataclass, field, fields
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from daedalus.catalog.model import FeatureColumnRef
 from daedalus.errors import DefinitionError, did_you_mean
 from daedalus.secrets import MASK, expand_env, is_secret_name, mask
 
 if TYPE_CHECKING:
-    from datetime import date
-
     from daedalus.catalog.aggregation import AggregationSpec
-    from daedalus.catalog.model import FeatureColumnRef, ServiceColumn
+    from daedalus.catalog.model import ServiceColumn
 
 DEFAULT_DATA_ROOT = "data/mewtant"
 _URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
@@ -174,13 +175,13 @@ class TrainingRunConfig:
     def project_path(self, text: str) -> str:
         """The path with `${ENV}` resolved and, when relative, under the project's folder; URLs stay URLs."""
         resolved = expand_env(text, where=f"path {text!r}")
-        return resolved if _URL.match(resolved) else str(self.project_root / resolved)
+        return resolved if is_url(resolved) else str(self.project_root / resolved)
 
     @property
     def output_path(self) -> Path:
         """The output root as a local folder; refused for a URL."""
         resolved = expand_env(self.output_root, where="output_root")
-        if _URL.match(resolved):
+        if is_url(resolved):
             raise DefinitionError("output_root must be a local folder", where="output_root", hint=resolved)
         return Path(resolved).absolute()
 
@@ -204,10 +205,20 @@ class TrainingRunConfig:
             f"unknown embedding store {name!r}", where="embedding_stores", hint=did_you_mean(name, known)
         )
 
+    @property
+    def feed_days(self) -> tuple[date, date]:
+        """The first and the last day of `feed_start..feed_end`.
+
+        >>> TrainingRunConfig(feed_start="202602", feed_end="202602").feed_days
+        (datetime.date(2026, 2, 1), datetime.date(2026, 2, 28))
+        """
+        year, month = int(self.feed_end[:4]), int(self.feed_end[4:])
+        last = date(year, month, calendar.monthrange(year, month)[1])
+        return date(int(self.feed_start[:4]), int(self.feed_start[4:]), 1), last
+
     def holds_day(self, day: date) -> bool:
         """Whether the day's month lies in `feed_start..feed_end`.
 
-        >>> from datetime import date
         >>> TrainingRunConfig(feed_start="202602", feed_end="202605").holds_day(date(2026, 5, 31))
         True
         """
@@ -235,6 +246,15 @@ class TrainingRunConfig:
         return out
 
 
+def is_url(text: str) -> bool:
+    """Whether a place is a URL and no path.
+
+    >>> is_url("s3://bucket/x"), is_url("data/x")
+    (True, False)
+    """
+    return _URL.match(text) is not None
+
+
 def _masked(key: str, value: str) -> str:
     return MASK if is_secret_name(key) and not value.startswith("${") else mask(value)
 
@@ -248,7 +268,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if hasattr(value, "to_mapping"):
         return _plain(value.to_mapping())
-    if type(value).__name__ == "FeatureColumnRef" or isinstance(value, Path):
+    if isinstance(value, FeatureColumnRef | Path):
         return str(value)
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
