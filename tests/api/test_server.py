@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from jsonrpcclient import Error, notification_json, parse_json, request
 
 from api.conftest import SERVICE, TOKEN, serving, until
-from daedalus.api.guard import host_name
-from daedalus.api.server import access_for, launcher_for
+from daedalus.api.guard import access_for, host_name
+from daedalus.cli.main import main
 from daedalus.errors import DefinitionError, ExecutionError, ParameterError
 from daedalus.platform.live import LiveProject
 from daedalus.platform.operations import OPERATIONS
-from daedalus.platform.run_queue import close_queues
+from daedalus.platform.run_queue import close_queues, launcher_for
 from support.servers import free_port
 
 if TYPE_CHECKING:
@@ -276,9 +276,14 @@ def test_a_token_is_asked_for(shop: Path) -> None:
 def test_other_machines_reach_nothing_without_a_token(host: str) -> None:
     for token in ("", "short"):
         with pytest.raises(DefinitionError, match="token"):
-            access_for(host, token)
-    assert access_for(host, TOKEN).hosts == frozenset()
-    assert access_for("127.0.0.1", "").hosts >= {"localhost"}
+            access_for(host, token, where="here", token_variable="T")
+    assert access_for(host, TOKEN, where="here", token_variable="T").hosts == frozenset()
+    assert access_for("127.0.0.1", "", where="here", token_variable="T").hosts >= {"localhost"}
+
+
+def test_the_variable_that_holds_no_token_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve-api", "--host", "0.0.0.0", "--token-env", "FRONT_DOOR", "--format", "json"]) == 2
+    assert "into FRONT_DOOR," in json.loads(capsys.readouterr().out)["error"]["hint"]
 
 
 def test_runs_via_a_dagster_that_does_not_answer(
@@ -290,7 +295,7 @@ def test_runs_via_a_dagster_that_does_not_answer(
     monkeypatch.setenv("DAEDALUS_RUNS_VIA", "dagster")
     monkeypatch.chdir(shop)
     project = LiveProject()
-    launcher = launcher_for(project, 1, 1)
+    launcher = launcher_for(project.current())
     with pytest.raises(ExecutionError, match="Dagster"):
         launcher.submit(project.current(), SERVICE, dt.date(2026, 1, 5))
     with pytest.raises(ParameterError, match="outside"):

@@ -17,7 +17,6 @@ import pytest
 import yaml
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from daedalus.api.server import launcher_for
 from daedalus.cli.main import main
 from daedalus.defs import build_definitions
 from daedalus.defs.project import DagsterProject
@@ -35,7 +34,7 @@ from daedalus.platform.dagster_client import ask, launch_partition
 from daedalus.platform.day_footers import check_day, day_footers
 from daedalus.platform.live import LiveProject
 from daedalus.platform.operations import OPERATIONS
-from daedalus.platform.run_queue import close_queues, start_queue
+from daedalus.platform.run_queue import close_queues, launcher_for, start_queue
 from support.pixai import PIXAI
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dagster")]
@@ -342,7 +341,7 @@ def live(url, project, monkeypatch):
     try:
         runtime.write_text(before + "\nruns_via: dagster\n")
         live = LiveProject(project)
-        start_queue(live.current(), launcher_for(live, 1, 1))
+        start_queue(live.current(), launcher_for(live.current()))
         yield live
     finally:
         runtime.write_text(before)

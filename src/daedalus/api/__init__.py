@@ -7,21 +7,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from daedalus.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from daedalus.api.app import create_app
     from daedalus.api.server import serve
 
 __all__ = ["create_app", "serve"]
 
+#: Where the token of callers is read from, unless another variable is named.
+TOKEN_VARIABLE = "DAEDALUS_API_TOKEN"  # noqa: S105 - the variable's name
+
 
 def __getattr__(name: str) -> Any:
     # The web stack is imported where it is used.
-    if name == "create_app":
-        from daedalus.api.app import create_app
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import fastapi
+        import uvicorn
+    except ImportError:
+        raise MissingExtraError(
+            "the web stack is not installed", where="daeda serve-api", hint='pip install "daedalus[api]"'
+        ) from None
+    del fastapi, uvicorn
+    from daedalus.api import app, server
 
-        return create_app
-    if name == "serve":
-        from daedalus.api.server import serve
-
-        return serve
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return {"create_app": app.create_app, "serve": server.serve}[name]

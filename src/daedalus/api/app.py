@@ -152,20 +152,10 @@ async def _body(request: Request, limits: Limits) -> bytes:
 def create_app(
     project: LiveProject, *, access: Access | None = None, limits: Limits | None = None
 ) -> ASGIApp:
-    """The application over a project; it starts no run queue, and closes the one there is when it ends.
+    """The application over a project; it starts no run queue, and closes the one there is when it ends."""
+    from fastapi import FastAPI, Response
+    from fastapi.responses import JSONResponse
 
-    Raises:
-        MissingExtraError: the extra `api` is not installed.
-    """
-    try:
-        from fastapi import FastAPI, Response
-        from fastapi.responses import JSONResponse
-    except ImportError:
-        from daedalus.errors import MissingExtraError
-
-        raise MissingExtraError(
-            "the web stack is not installed", where="daeda serve-api", hint='pip install "daedalus[api]"'
-        ) from None
     bounds = limits or Limits()
     service = _Service(project, bounds)
 

@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from daedalus.errors import DefinitionError
 from daedalus.platform.faults import REFUSED, Fault, FaultData
+from daedalus.secrets import remember_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOG = logging.getLogger("daedalus.api")
+_SHORTEST_TOKEN = 16
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
@@ -34,6 +40,35 @@ class Access:
 
     token: str = ""
     hosts: frozenset[str] = frozenset()
+
+
+def access_for(
+    host: str, token: str, *, where: str, token_variable: str, allowed_hosts: Iterable[str] = ()
+) -> Access:
+    """Who may ask a server that listens on `host`.
+
+    Args:
+        host: where it listens.
+        token: what callers must show; empty asks for none.
+        where: the server, as errors name it.
+        token_variable: where the token is read from.
+        allowed_hosts: further names that requests may be addressed to.
+
+    Raises:
+        DefinitionError: it can be reached from elsewhere and has no token, or a short one.
+    """
+    if not is_loopback(host) and len(token) < _SHORTEST_TOKEN:
+        raise DefinitionError(
+            f"{host} can be reached from other machines, so a token of {_SHORTEST_TOKEN} or more characters "
+            "is required",
+            where=where,
+            hint=f"Put one into {token_variable}, or listen on 127.0.0.1",
+        )
+    remember_secret(token)
+    names = {name.lower() for name in allowed_hosts}
+    if is_loopback(host):
+        names |= {*_LOOPBACK_NAMES, host.lower()}
+    return Access(token=token, hosts=frozenset(names))
 
 
 def is_loopback(host: str) -> bool:

@@ -10,14 +10,14 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from daedalus.api import TOKEN_VARIABLE
 from daedalus.api.app import Limits, create_app
-from daedalus.api.guard import Access, is_loopback
-from daedalus.errors import DefinitionError, ExecutionError, MissingExtraError
+from daedalus.api.guard import access_for
+from daedalus.errors import ExecutionError
 from daedalus.metadata.plain import cleaned
-from daedalus.platform import run_queue
 from daedalus.platform.live import LiveProject
-from daedalus.platform.run_queue import start_queue
-from daedalus.secrets import mask, remember_secret
+from daedalus.platform.run_queue import launcher_for, start_queue
+from daedalus.secrets import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,32 +26,10 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from daedalus.platform.run_queue import RunLauncher
 
-_SHORTEST_TOKEN = 16
-_GRACE_SECONDS = 5
+#: What requests under way get to be answered when the server is told to end.
+GRACE_SECONDS = 5
 _BACKLOG = 512
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-
-
-def access_for(host: str, token: str, allowed_hosts: Iterable[str] = ()) -> Access:
-    """Who may ask a server that listens on `host`.
-
-    Raises:
-        DefinitionError: it can be reached from elsewhere and has no token, or a short one.
-    """
-    if not is_loopback(host) and len(token) < _SHORTEST_TOKEN:
-        raise DefinitionError(
-            f"{host} can be reached from other machines, so a token of {_SHORTEST_TOKEN} or more characters "
-            "is required",
-            where="daeda serve-api",
-            hint="Put one into DAEDALUS_API_TOKEN, or listen on 127.0.0.1",
-        )
-    names = {name.lower() for name in allowed_hosts}
-    if is_loopback(host):
-        names |= {*_LOOPBACK_NAMES, host.lower()}
-    remember_secret(token)
-    return Access(token=token, hosts=frozenset(names))
 
 
 def serve(
@@ -60,6 +38,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str = "",
+    token_variable: str = TOKEN_VARIABLE,
     allowed_hosts: Iterable[str] = (),
     workers: int = 1,
     queue_size: int = 32,
@@ -72,7 +51,8 @@ def serve(
         root: the project's folder.
         host: where to listen.
         port: 0 takes a free one.
-        token: what callers must show.
+        token: what callers must show; empty asks for none.
+        token_variable: where it was read from; errors name it.
         allowed_hosts: further names that requests may be addressed to.
         workers: runs at a time.
         queue_size: runs that may wait.
@@ -81,27 +61,24 @@ def serve(
 
     Raises:
         DefinitionError: no project, or an address that needs a token.
-        MissingExtraError: the extra `api` is not installed.
         ExecutionError: the address cannot be listened on.
     """
-    try:
-        import uvicorn
-    except ImportError:
-        raise MissingExtraError(
-            "the web stack is not installed", where="daeda serve-api", hint='pip install "daedalus[api]"'
-        ) from None
-    access = access_for(host, token, allowed_hosts)
+    import uvicorn
+
+    access = access_for(
+        host, token, where="daeda serve-api", token_variable=token_variable, allowed_hosts=allowed_hosts
+    )
     project = LiveProject(root)
     app = create_app(project, access=access, limits=limits)
     listening = bound_socket(host, port)
-    start_queue(project.current(), launcher_for(project, workers, queue_size))
+    start_queue(project.current(), launcher_for(project.current(), workers=workers, capacity=queue_size))
     log_as_json()
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=30,
         limit_concurrency=512,
         ws="none",
@@ -136,11 +113,6 @@ def run_until_told(
     if begin is not None:
         begin()
     server.run(sockets=[listening])
-
-
-def launcher_for(project: LiveProject, workers: int, queue_size: int) -> RunLauncher:
-    """What does the runs: processes of this server, or Dagster where the configuration says so."""
-    return run_queue.launcher_for(project.current(), workers=workers, capacity=queue_size)
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

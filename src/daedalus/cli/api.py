@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
+from daedalus.api import TOKEN_VARIABLE
 from daedalus.cli.render import Format, FormatOption, print_json, say
-
-TOKEN_VARIABLE = "DAEDALUS_API_TOKEN"  # noqa: S105 - the variable's name
 
 
 def serve_api(
@@ -58,6 +57,7 @@ def serve_api(
     serve(
         host=host,
         port=port,
+        token_variable=token_env,
         token=os.environ.pop(token_env, ""),  # runs inherit the environment, and have no business with it
         allowed_hosts=allowed_host or (),
         workers=workers,

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from daedalus.cli.render import Format, FormatOption
-
-TOKEN = "DAEDALUS_MCP_TOKEN"  # noqa: S105 - the name of a variable
+from daedalus.mcp import TOKEN_VARIABLE
 
 
 class Transport(StrEnum):
@@ -27,7 +26,7 @@ def mcp(
     ] = Transport.STDIO,
     host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to listen.")] = 8001,
-    output: FormatOption = Format.TABLE,
+    output: FormatOption = Format.TABLE,  # of errors: what it writes otherwise is protocol
 ) -> None:
     """Offer the operations as MCP tools to a client.
 
@@ -36,4 +35,6 @@ def mcp(
     """
     from daedalus.mcp import serve
 
-    serve(transport=transport.value, host=host, port=port, token=os.environ.get(TOKEN, ""))
+    # Runs inherit the environment, and have no business with it.
+    token = os.environ.pop(TOKEN_VARIABLE, "")
+    serve(transport=transport.value, host=host, port=port, token=token)

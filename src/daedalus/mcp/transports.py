@@ -8,13 +8,12 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
-from daedalus.api.guard import Access, Guard, is_loopback
-from daedalus.api.server import bound_socket, launcher_for, run_until_told
-from daedalus.errors import DefinitionError
+from daedalus.api.guard import Guard, access_for
+from daedalus.api.server import GRACE_SECONDS, bound_socket, run_until_told
+from daedalus.mcp import TOKEN_VARIABLE
 from daedalus.mcp.server import create_server
 from daedalus.platform.live import LiveProject
-from daedalus.platform.run_queue import close_queues, start_queue
-from daedalus.secrets import remember_secret
+from daedalus.platform.run_queue import close_queues, launcher_for, start_queue
 
 if TYPE_CHECKING:
     import socket
@@ -24,16 +23,13 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
     from starlette.types import ASGIApp
 
+    from daedalus.api.guard import Access
+
 Transport = Literal["stdio", "streamable-http"]
 PATH = "/mcp"
-_SHORTEST_TOKEN = 16
-_GRACE_SECONDS = 5
 _BODY_BYTES = 1 << 20
-_RUNS = 1
-_WAITING = 32
 #: Told to end, as a service is; or by Ctrl-C.
 _END_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(
@@ -60,37 +56,21 @@ def serve(
     import anyio
 
     project = LiveProject(root)
+    server = create_server(project)
+    over_http = None
     if transport == "streamable-http":
-        app = http_app(create_server(project), access_for(host, token))
-        listening = bound_socket(host, port)
-    start_queue(project.current(), launcher_for(project, _RUNS, _WAITING))
+        access = access_for(host, token, where="daeda mcp", token_variable=TOKEN_VARIABLE)
+        over_http = http_app(server, access), bound_socket(host, port)
+    start_queue(project.current(), launcher_for(project.current()))
     try:
-        if transport == "streamable-http":
-            _serve_http(app, listening)
+        if over_http is not None:
+            _serve_http(*over_http)
         else:
             for number in _END_CODES:
                 signal.signal(number, _end)
-            anyio.run(_serve_stdio, create_server(project))
+            anyio.run(_serve_stdio, server)
     finally:
         close_queues()
-
-
-def access_for(host: str, token: str) -> Access:
-    """Who may ask a server that listens on `host`.
-
-    Raises:
-        DefinitionError: it can be reached from elsewhere and has no token, or a short one.
-    """
-    if not is_loopback(host) and len(token) < _SHORTEST_TOKEN:
-        raise DefinitionError(
-            f"{host} can be reached from other machines, so a token of {_SHORTEST_TOKEN} or more characters "
-            "is required",
-            where="daeda mcp",
-            hint="Put one into DAEDALUS_MCP_TOKEN, or listen on 127.0.0.1",
-        )
-    remember_secret(token)
-    names = {*_LOOPBACK_NAMES, host.lower()} if is_loopback(host) else set()
-    return Access(token=token, hosts=frozenset(names))
 
 
 def http_app(server: Server[Any], access: Access) -> ASGIApp:
@@ -123,7 +103,7 @@ def _serve_http(app: ASGIApp, listening: socket.socket) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
         ws="none",
     )
     with contextlib.redirect_stdout(sys.stderr):
