@@ -65,16 +65,16 @@ class SeedError(ValueError):
     """The arguments or the output folder do not allow a seed."""
 
 
-def write_parquet(path: Path, tables: Iterator[pa.Table], row_group_rows: int) -> tuple[int, int]:
-    """(rows, bytes) of the file; nothing is written when there are no rows."""
+def write_parquet(
+    path: Path, tables: Iterator[pa.Table], row_group_rows: int, *, dictionaries: bool
+) -> tuple[int, int]:
+    """(rows, bytes) of the file; nothing is written when there are no tables."""
     writer: pq.ParquetWriter | None = None
     rows = 0
     for table in tables:
         if writer is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            writer = pq.ParquetWriter(
-                path, table.schema, compression="zstd", use_dictionary=not path.match("siglip2_vectors/*")
-            )
+            writer = pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=dictionaries)
         writer.write_table(table, row_group_size=row_group_rows)
         rows += table.num_rows
     if writer is None:
@@ -83,7 +83,8 @@ def write_parquet(path: Path, tables: Iterator[pa.Table], row_group_rows: int) -
     return rows, path.stat().st_size
 
 
-TABLES = ("feed_events", *ENTITY_TABLES, "siglip2_vectors")
+VECTORS = "siglip2_vectors"
+TABLES = ("feed_events", *ENTITY_TABLES, VECTORS)
 VECTOR_CHUNK = 1_024
 
 
@@ -92,14 +93,15 @@ def write_table(plan: Plan, out: Path, table: str, day: tuple[date, int, int] | 
     if day is not None:
         path = out / table / f"dt={day[0].isoformat()}" / "part-0.parquet"
         tables = feed_blocks(plan, *day)
-    elif table == "siglip2_vectors":
+    elif table == VECTORS:
         path, ids = out / table / "part-0.parquet", vector_ids(plan)
         tables = (siglip2_vectors(plan, ids[i : i + VECTOR_CHUNK]) for i in range(0, len(ids), VECTOR_CHUNK))
     else:
         path, (build, counted) = out / table / "part-0.parquet", ENTITY_TABLES[table]
         total, step = getattr(plan, counted), plan.chunk_rows
         tables = (build(plan, np.arange(i, min(i + step, total))) for i in range(0, total, step))
-    rows, size = write_parquet(path, tables, plan.chunk_rows)
+    # The numbers of a vector do not repeat.
+    rows, size = write_parquet(path, tables, plan.chunk_rows, dictionaries=table != VECTORS)
     return table, rows, size
 
 

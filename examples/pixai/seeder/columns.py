@@ -44,5 +44,6 @@ def hex_texts(keys: Array, nulls: Array) -> pa.Array:
     data[:, 0::2], data[:, 1::2] = digits[raw >> 4], digits[raw & 15]
     offsets = np.arange(0, 16 * len(keys) + 1, 16, dtype=np.int32)
     valid = pa.array(~nulls).buffers()[1]
-    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(data.reshape(-1))]
-    return pa.StringArray.from_buffers(len(keys), buffers[1], buffers[2], buffers[0])
+    return pa.StringArray.from_buffers(
+        len(keys), pa.py_buffer(offsets), pa.py_buffer(data.reshape(-1)), valid
+    )
