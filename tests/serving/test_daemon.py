@@ -9,6 +9,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -199,7 +200,7 @@ def test_a_port_that_is_taken_is_said_and_a_closed_daemon_leaves_nothing(
     with QuackDaemon([one], settings, port=0, folder=tmp_path / "files") as daemon:
         assert daemon.ready()
         client = ServingClient(
-            QuackServingBackend(daemon.uri, token="a" * 16, attempts=2, backoff_seconds=0.01)
+            QuackServingBackend(daemon.uri, token="a" * 16, attempts=2, backoff_seconds=0.01), about_seconds=0
         )
         assert client.get("s", [{"user_id": 1}]).found == (True,)
     assert not daemon.ready()
@@ -207,8 +208,10 @@ def test_a_port_that_is_taken_is_said_and_a_closed_daemon_leaves_nothing(
     killed = tmp_path / "files" / "daedalus-serving-killed"
     killed.mkdir()
     (killed / "served.duckdb").write_bytes(b"left behind")
-    with QuackDaemon([one], settings, port=daemon.port, folder=tmp_path / "files"):
-        assert client.get("s", [{"user_id": 1}]).found == (True,)
+    newer = replace(one, as_of=AS_OF + dt.timedelta(days=1))
+    with QuackDaemon([newer], settings, port=daemon.port, folder=tmp_path / "files"):
+        answer = client.get("s", [{"user_id": 1}])
+        assert (answer.found, answer.as_of) == ((True,), newer.as_of.replace(tzinfo=dt.UTC))
         assert not killed.exists()
     with client, pytest.raises(ExecutionError, match="daeda serve"):
         client.about("s")

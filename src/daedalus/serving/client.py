@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import queue
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -204,11 +205,14 @@ class ServingClient:
     Args:
         backend: what answers.
         batch_keys: keys per statement; a longer batch is asked in parts.
+        about_seconds: how long the daemon's word on where values come from is taken for true. One that was started
+            again may serve newer values: an answer names the instant of the older ones for no longer than this.
     """
 
     backend: ServingBackend
     batch_keys: int = 500
-    _about: dict[str, ServedAbout] = field(default_factory=dict)
+    about_seconds: float = 10.0
+    _about: dict[str, tuple[float, ServedAbout]] = field(default_factory=dict)
 
     def about(self, service: str) -> ServedAbout:
         """Where the service's values come from, asked anew."""
@@ -222,8 +226,15 @@ class ServingClient:
             content_hash=row["content_hash"],
             keys=tuple(row["keys"]),
         )
-        self._about[service] = found
+        self._about[service] = time.monotonic(), found
         return found
+
+    def _known(self, service: str) -> ServedAbout:
+        """The same, unless it was asked lately."""
+        known = self._about.get(service)
+        if known is None or time.monotonic() - known[0] >= self.about_seconds:
+            return self.about(service)
+        return known[1]
 
     def get(
         self,
@@ -242,7 +253,7 @@ class ServingClient:
             ParameterError: a key is missing or too much.
             ExecutionError: the daemon refuses, or does not answer.
         """
-        about = self._about.get(service) or self.about(service)
+        about = self._known(service)
         asked = [_checked(one, about.keys, service) for one in keys]
         names = None if columns is None else list(dict.fromkeys((*about.keys, *columns)))
         unique = list(dict.fromkeys(asked))
@@ -286,9 +297,9 @@ def _lookup_sql(
     first = ", ".join(dict.fromkeys(quote_literal(one[0]) for one in asked))
     where = f"{quote_ident(keys[0])} IN ({first})"  # this is what the index answers
     if len(keys) > 1:
-        names = ", ".join(quote_ident(key) for key in keys)
+        pair = ", ".join(quote_ident(key) for key in keys)
         pairs = ", ".join(f"({', '.join(quote_literal(value) for value in one)})" for one in asked)
-        where += f" AND ({names}) IN ({pairs})"
+        where += f" AND ({pair}) IN ({pairs})"
     return f"SELECT {columns} FROM {quote_ident(service)} WHERE {where}"
 
 
