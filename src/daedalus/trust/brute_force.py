@@ -6,7 +6,6 @@ those near by that do not count, each with the reason.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from daedalus.catalog.aggregation import Operation
 from daedalus.catalog.model import JoinMode, Unset
 from daedalus.catalog.services import spec_dtype
+from daedalus.trust.brute_values import is_same, value_of
 from daedalus.trust.day_facts import NUMBER, TIME, by_key, instant_ns, span_ns
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class BruteForce:
             excluded += [(one, f"over max_items ({spec.max_items})") for one in used[: -spec.max_items]]
             used = used[-spec.max_items :]
         return Evidence(
-            value=_value(spec, row, used),
+            value=value_of(spec, row, used),
             view=spec.history_view or self._columns.spine.name,
             used=tuple(used),
             excluded=tuple(sorted(excluded, key=lambda one: one[0][NUMBER])),
@@ -228,7 +228,11 @@ class BruteForce:
         value = one[spec.value_column]
         if value is None:
             return "the value is NULL"
-        if spec.exclude_self and row[spec.value_column] is not None and _same(value, row[spec.value_column]):
+        if (
+            spec.exclude_self
+            and row[spec.value_column] is not None
+            and is_same(value, row[spec.value_column])
+        ):
             return "the row's own value (exclude_self)"
         return ""
 
@@ -403,88 +407,3 @@ def _outside(time: int, now: int, low: int | None) -> str:
     if time >= now:
         return "same instant" if time == now else "in the future"
     return "before the window" if low is not None and time < low else ""
-
-
-def _same(left: Any, right: Any) -> bool:
-    return bool(left == right) or (_is_nan(left) and _is_nan(right))
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    kept: list[Any] = []
-    seen: set[Any] = set()
-    for value in values:
-        mark = "nan" if _is_nan(value) else value
-        if mark not in seen:
-            seen.add(mark)
-            kept.append(value)
-    return kept
-
-
-def _value(spec: AggregationSpec, row: Row, used: Sequence[Row]) -> Any:
-    """What an operation makes of the eligible rows, oldest first."""
-    values = [one[spec.value_column] for one in used] if spec.value_column else []
-    match spec.operation:
-        case Operation.LIST:
-            return values
-        case Operation.COUNT:
-            return len(used)
-        case Operation.COUNT_DISTINCT:
-            return len(_distinct(values))
-        case Operation.FLATTEN_DISTINCT:
-            newest = [item for value in reversed(values) for item in reversed(value) if item is not None]
-            return _distinct(newest)[: spec.max_items][::-1]
-        case Operation.SECONDS_SINCE_LAST:
-            return (row[TIME] - used[-1][TIME]) / _SECOND if used else None
-        case _:
-            return _reduced(spec.operation, values)
-
-
-def _reduced(operation: Operation, values: Sequence[Any]) -> Any:
-    if not values:
-        return None
-    match operation:
-        case Operation.FIRST:
-            return values[0]
-        case Operation.LAST:
-            return values[-1]
-        case Operation.MIN | Operation.MAX:
-            return _extreme(values, largest=operation is Operation.MAX)
-        case Operation.SUM if all(isinstance(value, int) for value in values):
-            return sum(values)
-        case Operation.SUM:
-            return _float_sum(values)
-    return (
-        _float_sum(values) / len(values)
-        if _unruly(values)
-        else float(sum(map(Fraction, values)) / len(values))
-    )
-
-
-def _unruly(values: Sequence[Any]) -> bool:
-    return any(isinstance(value, float) and not math.isfinite(value) for value in values)
-
-
-def _float_sum(values: Sequence[Any]) -> float:
-    if not _unruly(values):
-        return float(sum(map(Fraction, values)))
-    return float(sum(float(value) for value in values if not math.isfinite(value)))
-
-
-def _extreme(values: Sequence[Any], *, largest: bool) -> Any:
-    """NaN is larger than every number; text goes by its UTF-8 bytes; of equals the first met stays."""
-    best = values[0]
-    for value in values[1:]:
-        left, right = _rank(value), _rank(best)
-        if (left > right) if largest else (left < right):
-            best = value
-    return best
-
-
-def _rank(value: Any) -> tuple[bool, Any]:
-    if _is_nan(value):
-        return True, 0
-    return False, value.encode() if isinstance(value, str) else value

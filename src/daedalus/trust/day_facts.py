@@ -30,6 +30,8 @@ Row = dict[str, Any]
 #: A row's time in nanoseconds since 1970, beside its columns; not a name that a column can have in DuckDB.
 TIME = "\x00t"
 NUMBER = "\x00n"
+#: The position of a row in a table that DuckDB evaluates an expression over.
+_NUMBER_COLUMN = "__number"
 _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _TYPE_NS = {"TIMESTAMP_S": 10**9, "TIMESTAMP_MS": 10**6, "TIMESTAMP_NS": 1, "DATE": 86_400 * 10**9}
 
@@ -145,7 +147,7 @@ class DayFacts:
         fragment = parse_fragment(condition, columns=types, where=where, qualifier="hist")
         if not rows:
             return []
-        sql = f"SELECT coalesce({fragment.render('hist')}, false) FROM __rows hist ORDER BY {NUMBER_COLUMN}"
+        sql = f"SELECT coalesce({fragment.render('hist')}, false) FROM __rows hist ORDER BY {_NUMBER_COLUMN}"
         found = self._evaluate(rows, {name: types[name] for name in fragment.columns}, sql)
         return [bool(row[0]) for row in found]
 
@@ -156,14 +158,14 @@ class DayFacts:
             return []
         names = {name: types[name] for name in fragment.columns}
         table = self._evaluate(
-            rows, names, f"SELECT {fragment.render()} FROM __rows ORDER BY {NUMBER_COLUMN}"
+            rows, names, f"SELECT {fragment.render()} FROM __rows ORDER BY {_NUMBER_COLUMN}"
         )
         return [row[0] for row in table]
 
     def _evaluate(self, rows: list[Row], types: Mapping[str, str], sql: str) -> list[tuple[Any, ...]]:
         fields = {name: to_arrow(to_duckdb(dtype)) for name, dtype in types.items()}
         values = [(*(row[name] for name in types), index) for index, row in enumerate(rows)]
-        self._connection.register("__rows", _table({**fields, NUMBER_COLUMN: pa.int64()}, values))
+        self._connection.register("__rows", _table({**fields, _NUMBER_COLUMN: pa.int64()}, values))
         try:
             return self._connection.sql(sql).fetchall()
         finally:
@@ -209,9 +211,6 @@ class DayFacts:
             for row in rows
             if row[coverage.event_column] not in watched or row[coverage.id_column] in known
         ]
-
-
-NUMBER_COLUMN = "__number"
 
 
 def _table(fields: Mapping[str, pa.DataType], values: Sequence[tuple[Any, ...]]) -> pa.Table:

@@ -129,7 +129,7 @@ def psi_noise(bins: int, rows: int, other_rows: int) -> float:
     return point * (1 / rows + 1 / other_rows)
 
 
-def merged_bins(found: Aligned, least: float = LEAST_SHARE) -> Bins:
+def merged_bins(found: Aligned) -> Bins:
     """Aligned days with their rare bins merged, so that single rows do not look like drift."""
     total = sum(map(sum, found.counts))
     kept: list[_Bin] = []
@@ -138,11 +138,11 @@ def merged_bins(found: Aligned, least: float = LEAST_SHARE) -> Bins:
     for number, (label, edges) in enumerate(zip(found.labels, found.edges, strict=True)):
         one = (label, tuple(counts[number] for counts in found.counts))
         if edges is None:
-            big = sum(one[1]) >= least * total or label in _ASIDE
+            big = sum(one[1]) >= LEAST_SHARE * total or label in _ASIDE
             (kept if big else rare).append(one)
             continue
         pending.append(one)
-        if sum(sum(counts) for _, counts in pending) >= least * total:
+        if sum(sum(counts) for _, counts in pending) >= LEAST_SHARE * total:
             kept.append(_joined(pending))
             pending = []
     if pending:

@@ -8,18 +8,19 @@ The values are those of the definitions, worked out by brute force; `daeda prove
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
+from daedalus.catalog.model import JoinMode
 from daedalus.errors import DefinitionError, ExecutionError
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.sql.fragments import parse_fragment, require_boolean
 from daedalus.trust.brute_force import BruteForce
 from daedalus.trust.copies import INSTANT, ROW_ID, copy_sources
 from daedalus.trust.day_facts import NUMBER, TIME, DayFacts
-from daedalus.trust.values import plain
+from daedalus.trust.values import instant_text, plain
 
 if TYPE_CHECKING:
+    import datetime as dt
     from pathlib import Path
 
     from daedalus.catalog.model import ServiceColumn
@@ -148,18 +149,6 @@ def _shown(row: Row) -> dict[str, Any]:
     return shown | {key: plain(value) for key, value in row.items() if key not in (TIME, NUMBER, ROW_ID)}
 
 
-def instant_text(nanoseconds: int) -> str:
-    """An instant as UTC text.
-
-    >>> instant_text(1_500_000_000), instant_text(1)
-    ('1970-01-01 00:00:01.500000', '1970-01-01 00:00:00.000000001')
-    """
-    micro, rest = divmod(nanoseconds, 1_000)
-    at = dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=micro)  # noqa: DTZ001 - UTC, as all times are
-    text = at.isoformat(sep=" ", timespec="microseconds" if micro % 1_000_000 or rest else "seconds")
-    return f"{text}{rest:03d}" if rest else text
-
-
 def _rule(column: ServiceColumn, columns: ContractColumns) -> str:
     """How the value is made, in a line."""
     ref = column.ref
@@ -182,5 +171,5 @@ def _rule(column: ServiceColumn, columns: ContractColumns) -> str:
     if ref.view == columns.spine.name:
         return "the row's own"
     join = columns.join(ref.view)
-    future = "; may be from the row's future" if join.join == "latest" else ""
+    future = "; may be from the row's future" if join.join is JoinMode.LATEST else ""
     return f"{join.join} version of {join.view}{future}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daedalus.catalog.aggregation import TICKS_PER_SECOND
 from daedalus.catalog.dtypes import to_arrow, to_duckdb
 from daedalus.catalog.registry import FeatureCatalog
 from daedalus.errors import DefinitionError, did_you_mean
@@ -16,7 +17,7 @@ from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import scanned_views
 from daedalus.trust.copies import copied_view
-from daedalus.trust.probe import run_probe
+from daedalus.trust.probe import probe_pipeline, run_probe
 from daedalus.trust.values import plain, same
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
     from daedalus.trust.feature_tests import Expectation, FeatureTest
-
-_TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +112,7 @@ def run_feature_test(
     copied = FeatureCatalog(
         entities=catalog.entities, views=[*views, *others], services=catalog.services.values()
     )
-    relation = run_probe(_skeleton(pipeline), copied, config, test.day, folder / "out")
+    relation = run_probe(probe_pipeline(pipeline, numbered=False), copied, config, test.day, folder / "out")
     with duckdb_session(config.duckdb_settings()) as connection:
         rows = connection.sql(f"SELECT * FROM {relation}").to_arrow_table().to_pylist()
         names = connection.sql(f"SELECT * FROM {relation} LIMIT 0").columns
@@ -126,12 +125,6 @@ def run_feature_test(
     return FeatureTestResult(
         name=test.name, service=test.service, file=test.file, checked=checked, differences=tuple(found)
     )
-
-
-def _skeleton(pipeline: OperatorPipeline) -> OperatorPipeline:
-    from daedalus.trust.probe import probe_pipeline
-
-    return probe_pipeline(pipeline, numbered=False)
 
 
 # ------------------------------------------------------------------ rows in
@@ -189,7 +182,7 @@ def _value(view: FeatureViewDef, name: str, value: Any, place: str) -> Any:
         zoned = "TZ" in dtype or "ZONE" in dtype
         return aware if zoned else aware.replace(tzinfo=None)
     epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    ticks = _TICKS[view.source.timestamp_unit]
+    ticks = TICKS_PER_SECOND[view.source.timestamp_unit]
     return (aware - epoch) // dt.timedelta(microseconds=1) * ticks // 1_000_000
 
 

@@ -19,6 +19,8 @@ ROW, GAP, BOX = 17, 12, 158
 #: The page's width, and the least and the largest distance of two layers.
 _PAGE, _NEAR, _FAR = 1264, 184, 260
 _TOP = 26
+#: Characters that fit into a box.
+_LABEL = 24
 _ENDS = frozenset({NodeKind.OUTPUT, NodeKind.OUTPUT_ROWS})
 _ORIGINS = frozenset({NodeKind.FIELD, NodeKind.STORE})
 
@@ -227,5 +229,5 @@ def _path(number: int, one: _Box, other: _Box, role: str) -> str:
     return f'<path id="e{number}" class="edge {role}" d="{curve}"/>'
 
 
-def _short(text: str, width: int = 24) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _short(text: str) -> str:
+    return text if len(text) <= _LABEL else text[: _LABEL - 1] + "…"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from daedalus.catalog.model import JoinMode
 from daedalus.errors import ExecutionError
 from daedalus.pipelines.days.visibility import created_ticks
 from daedalus.pipelines.duckdb_session import duckdb_session
@@ -357,7 +358,7 @@ def _latest_sees_the_future(linter: _Linter) -> Iterator[Finding]:
         copy = linter.copies.views.get(join.view)
         keys = linter.columns.join_keys(join)
         timed = copy is not None and bool(copy.view.timestamp_field)
-        if join.join != "latest" or join.alias not in aliases or not timed:
+        if join.join is not JoinMode.LATEST or join.alias not in aliases or not timed:
             continue
         if any(left not in linter.present for left, _ in keys):
             continue

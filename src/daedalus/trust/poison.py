@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daedalus.catalog.aggregation import TICKS_PER_SECOND
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.trust.copies import INSTANT, ROW_ID
 
@@ -56,8 +57,10 @@ class Poisoner:
         if protect:
             stays += f" OR {ROW_ID} IN ({self._protected})"
         source = f"read_parquet({quote_literal(str(copy.file))})"
-        when = self._time_sql(copy, f"{self._cut} + (n % 5) * (n % {3 * _HOUR}) * {self._ticks}")
-        echoed = {copy.view.timestamp_field: when[0]}
+        time = copy.view.field(copy.view.timestamp_field)
+        later = f"{self._cut} + (a.n % 5) * (a.n % {3 * _HOUR}) * {self._ticks}"
+        when = self._value_sql(time.dtype, copy.view.source.timestamp_unit, later)
+        echoed = {copy.view.timestamp_field: when}
         if copy.view.source.created_field in copy.columns:
             echoed[copy.view.source.created_field] = self._created_at_cut(copy)
         again = f"SELECT {self._select(copy, echoed, rotated=not events)} FROM echo a JOIN echo b ON {_NEXT}"
@@ -118,14 +121,6 @@ class Poisoner:
             items.append(f"{value} AS {quote_ident(name)}")
         return ", ".join([*items, f"{row} AS {ROW_ID}"])
 
-    def _time_sql(self, copy: ViewCopy, ticks: str) -> tuple[str, int]:
-        """A time column's value at or after so many ticks, and the column's ticks per second."""
-        if not copy.view.timestamp_field:
-            return "NULL", 1
-        dtype = copy.view.field(copy.view.timestamp_field).dtype
-        ticks = ticks.replace("n %", "a.n %")
-        return self._value_sql(dtype, copy.view.source.timestamp_unit, ticks), self._ticks
-
     def _created_at_cut(self, copy: ViewCopy) -> str:
         field = copy.view.field(copy.view.source.created_field)
         return self._value_sql(field.dtype, copy.view.source.timestamp_unit, str(self._cut))
@@ -145,7 +140,7 @@ class Poisoner:
             if self._ticks == 1_000_000_000:
                 return f"CAST(make_timestamp_ns(CAST({whole} AS BIGINT)) AS {dtype})"
             return f"CAST(make_timestamp(CAST({whole} AS BIGINT)) AS {dtype})"
-        per_second = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[unit]
+        per_second = TICKS_PER_SECOND[unit]
         step = max(1, self._ticks // per_second)
         return f"CAST((({ticks}) + {step - 1}) // {step} * {max(1, per_second // self._ticks)} AS {dtype})"
 

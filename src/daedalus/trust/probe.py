@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from daedalus.pipelines.days.shape import main_chain, output_operator
-from daedalus.pipelines.executor import ExecutionRequest, run_pipeline
+from daedalus.pipelines.execution import ExecutionRequest
+from daedalus.pipelines.executor import run_pipeline
 from daedalus.pipelines.operators import (
     OperatorPipeline,
     Project,
@@ -20,7 +21,6 @@ from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.trust.copies import ROW_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import date
     from pathlib import Path
 
@@ -29,14 +29,11 @@ if TYPE_CHECKING:
     from daedalus.pipelines.settings import TrainingRunConfig
 
 
-def probe_pipeline(
-    pipeline: OperatorPipeline, extra: Mapping[str, str] | None = None, *, numbered: bool = True
-) -> OperatorPipeline:
+def probe_pipeline(pipeline: OperatorPipeline, *, numbered: bool = True) -> OperatorPipeline:
     """The skeleton part of a pipeline, whose output has `ROW_ID`, too.
 
     Args:
         pipeline: what runs.
-        extra: further output columns: name to an expression over what the last projection reads.
         numbered: whether there is a `ROW_ID`.
     """
     chain = {operator.name for operator in main_chain(pipeline)} if numbered else set()
@@ -45,20 +42,16 @@ def probe_pipeline(
     for operator in pipeline.operators:
         if isinstance(operator, RayUdfTransform):
             continue
-        made.append(_probed(operator, chain, last, extra or {}))
+        made.append(_probed(operator, chain, last))
     return replace(pipeline, operators=tuple(made))
 
 
-def _probed(
-    operator: AnyOperator, chain: set[str], last: AnyOperator, extra: Mapping[str, str]
-) -> AnyOperator:
+def _probed(operator: AnyOperator, chain: set[str], last: AnyOperator) -> AnyOperator:
     if isinstance(operator, Scan) and operator.name in chain:
         return replace(operator, columns=(*operator.columns, ROW_ID))
     if isinstance(operator, Project) and operator.name in chain and not operator.extend:
-        added = [ProjectColumn(name=ROW_ID, sql=quote_ident(ROW_ID), dtype="BIGINT")]
-        if operator is last:
-            added += [ProjectColumn(name=name, sql=sql) for name, sql in extra.items()]
-        return replace(operator, columns=(*operator.columns, *added))
+        number = ProjectColumn(name=ROW_ID, sql=quote_ident(ROW_ID), dtype="BIGINT")
+        return replace(operator, columns=(*operator.columns, number))
     if isinstance(operator, Sink):
         return replace(operator, inputs=(last.output,), format=SinkFormat.PARQUET, path="", data_path="")
     return operator

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.operators import QID_COLUMN
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.trust.brute_force import BruteForce
 from daedalus.trust.copies import INSTANT, ROW_ID, copy_sources
 from daedalus.trust.day_facts import DayFacts, rows_of
 from daedalus.trust.futures import Futures, readers_of
 from daedalus.trust.probe import probe_pipeline, run_probe
-from daedalus.trust.values import NEAR, plain, same
+from daedalus.trust.values import NEAR, instant_text, plain, same
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import date
     from pathlib import Path
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from daedalus.trust.copies import DayCopies
 
 _SHOWN = 3
-_QID = "qid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def prove_day(
             connection=connection,
             folder=folder,
             clean=clean,
-            compared=tuple(name for name in made if name not in (ROW_ID, _QID)),
+            compared=tuple(name for name in made if name not in (ROW_ID, QID_COLUMN)),
         )
         checks = [_brute_force(proof, rows), _poisoned(proof), _delivered(proof)]
         sees = _may_see_future(proof)
@@ -172,7 +172,7 @@ def _poisoned(proof: Proof) -> dict[str, Any]:
     return {
         "check": "poisoned future",
         "state": "refuted" if leaks else "holds",
-        "cut": _text(cut, proof.copies.ticks),
+        "cut": instant_text(cut * (1_000_000_000 // proof.copies.ticks)),
         "rows": changed["rows"],
         "columns": len(proof.compared),
         "values": changed["rows"] * len(proof.compared),
@@ -347,16 +347,3 @@ def _not_covered(proof: Proof) -> list[str]:
 def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
     found = connection.execute(f"SELECT count(*) FROM {relation}").fetchone()
     return int(found[0]) if found else 0
-
-
-def _text(ticks: int, per_second: int) -> str:
-    import datetime as dt
-
-    whole, rest = divmod(ticks, per_second)
-    at = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=whole)  # noqa: DTZ001 - UTC, as all times are
-    return f"{at.isoformat(sep=' ')}.{rest:0{len(str(per_second)) - 1}d}"
-
-
-def summary(verdict: Mapping[str, Any]) -> str:
-    """A verdict in a line."""
-    return f"{verdict['service']} {verdict['day']}: {verdict['verdict']}"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.lineage import NodeKind, Role
 from daedalus.catalog.lineage_views import made_by
 from daedalus.errors import ExecutionError
+from daedalus.pipelines.days.counts import DROPPED, ROWS_IN
+from daedalus.pipelines.operators import QID_COLUMN
 from daedalus.storage.column_stats import ColumnStats, bin_edges
 from daedalus.trust.drift import drift_between
 
@@ -23,12 +25,9 @@ if TYPE_CHECKING:
     from daedalus.metadata.days import DayManifest, DayStore
     from daedalus.trust.drift import Drift
 
-#: Keys of a skeleton manifest's counters.
-_ROWS_IN, _DROPPED = "rows in", "dropped "
 #: A NULL rate that changes by more than this between two days is remarkable.
 _NULL_JUMP = 0.1
 _GAPS_SHOWN = 10
-QID = "qid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,14 +173,14 @@ def _filters(graph: LineageGraph, service: str) -> list[str]:
 def _rows(manifest: DayManifest, skeleton: DayManifest | None, order: list[str]) -> DayRows:
     counters = skeleton.counters if skeleton is not None else {}
     dropped = [
-        (name.removeprefix(_DROPPED), count) for name, count in counters.items() if name.startswith(_DROPPED)
+        (name.removeprefix(DROPPED), count) for name, count in counters.items() if name.startswith(DROPPED)
     ]
     places = {name: number for number, name in enumerate(order)}
     # Filters that could not be counted apart stand together, as `a, b`.
     dropped.sort(key=lambda one: places.get(one[0].partition(", ")[0], len(places)))
     return DayRows(
         day=manifest.day,
-        rows_in=counters.get(_ROWS_IN),
+        rows_in=counters.get(ROWS_IN),
         dropped=tuple(dropped),
         rows=manifest.row_count,
         size=sum(size for _, size in manifest.files),
@@ -210,7 +209,7 @@ def _columns(
         stats = all_stats[name]
         samples = _samples([all_stats[key] for key in keys.get(name, ()) if key in all_stats], len(stats))
         # Session numbers are operational: they grow by themselves.
-        compared = stats if name != QID else (None,) * len(stats)
+        compared = stats if name != QID_COLUMN else (None,) * len(stats)
         pairs = zip(pairwise(compared), pairwise(samples), strict=True)
         drift = (None, *(_drift(*days, number) for days, number in pairs))
         ends = (samples[0], samples[-1])
@@ -282,7 +281,7 @@ def _remarks(
     known = [(day, one) for day, one in zip(days, stats, strict=True) if one is not None and one.rows]
     if known and all(one.nulls == one.rows for _, one in known):
         return ("all NULL",)
-    if known and name != QID and _constant([one for _, one in known]):
+    if known and name != QID_COLUMN and _constant([one for _, one in known]):
         found.append("one value only")
     jumps = [
         (abs(now.null_rate - before.null_rate), day, before.null_rate, now.null_rate)

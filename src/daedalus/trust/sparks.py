@@ -12,8 +12,8 @@ WIDTH, HEIGHT = 96, 24
 _COLORS = {"stable": "#c9d3e3", "moved": "#f5a524", "shifted": "#e5484d"}
 
 
-def line(values: Sequence[float | None], *, top: float = 1.0, title: str = "") -> str:
-    """A line over days from 0 to `top`; a gap where there is no value."""
+def line(values: Sequence[float | None], *, title: str = "") -> str:
+    """A line over days from 0 to 1; a gap where there is no value."""
     step = WIDTH / max(len(values) - 1, 1)
     paths: list[str] = []
     pen = "M"
@@ -21,13 +21,13 @@ def line(values: Sequence[float | None], *, top: float = 1.0, title: str = "") -
         if value is None:
             pen = "M"
             continue
-        y = HEIGHT - 2 - min(value / top, 1.0) * (HEIGHT - 4) if top else HEIGHT - 2
+        y = HEIGHT - 2 - min(value, 1.0) * (HEIGHT - 4)
         paths.append(f"{pen}{number * step:.1f} {y:.1f}")
         pen = "L"
     known = [value for value in values if value is not None]
     dot = ""
     if len(known) == 1:
-        dot = f'<circle cx="{WIDTH / 2}" cy="{HEIGHT - 2 - min(known[0] / (top or 1), 1) * (HEIGHT - 4):.1f}" r="2"/>'
+        dot = f'<circle cx="{WIDTH / 2}" cy="{HEIGHT - 2 - min(known[0], 1.0) * (HEIGHT - 4):.1f}" r="2"/>'
         paths = []
     drawn = f'<path d="{" ".join(paths)}" fill="none"/>' if paths else ""
     return _svg(

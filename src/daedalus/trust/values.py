@@ -1,7 +1,8 @@
-"""Values side by side: whether they are one, and as JSON has them."""
+"""Values side by side: whether they are one, as JSON has them, and instants as people read them."""
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from typing import Any
 
@@ -35,3 +36,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def instant_text(nanoseconds: int) -> str:
+    """An instant as UTC text.
+
+    >>> instant_text(1_500_000_000), instant_text(1)
+    ('1970-01-01 00:00:01.500000', '1970-01-01 00:00:00.000000001')
+    """
+    micro, rest = divmod(nanoseconds, 1_000)
+    at = dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=micro)  # noqa: DTZ001 - UTC, as all times are
+    text = at.isoformat(sep=" ", timespec="microseconds" if micro % 1_000_000 or rest else "seconds")
+    return f"{text}{rest:03d}" if rest else text
