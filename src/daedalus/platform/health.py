@@ -298,18 +298,27 @@ def _bytes_of(text: str) -> float:
 
 def _sources(registry: PlatformRegistry, config: TrainingRunConfig) -> Iterator[Finding]:
     from daedalus.pipelines.run_sources import RunSources
+    from daedalus.pipelines.source_times import source_times
 
     catalog = registry.catalog
     sources = RunSources(catalog, config)
     try:
         for name in sorted(catalog.views):
             try:
-                columns = len(sources.source(name).snapshot().columns)
+                source = sources.source(name)
+                columns = len(source.snapshot().columns)
+                times = source_times(catalog.view(name), source)
             except DaedalusError as error:
                 yield _failed("source", f"view {name}", error)
             else:
+                detail = f"{columns} columns" + ("" if times is None else f", rows of {times.span}")
+                doubt = "" if times is None else times.doubt
                 yield Finding(
-                    area="source", subject=f"view {name}", state=State.OK, detail=f"{columns} columns"
+                    area="source",
+                    subject=f"view {name}",
+                    state=State.NOTE if doubt else State.OK,
+                    detail=doubt or detail,
+                    mend=times.mend if times is not None else "",
                 )
     finally:
         sources.close()
