@@ -30,9 +30,9 @@ def config_path() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".daedalus" / "config.toml"
 
 
-def read_config(path: Path | None = None) -> dict[str, str]:
+def read_config() -> dict[str, str]:
     """What the file sets; empty when there is no file."""
-    path = path or config_path()
+    path = config_path()
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -49,27 +49,27 @@ def read_config(path: Path | None = None) -> dict[str, str]:
     return data
 
 
-def effective_config(path: Path | None = None) -> dict[str, str]:
+def effective_config() -> dict[str, str]:
     """Every key, from the file or by default."""
-    return dict(DEFAULTS) | read_config(path)
+    return dict(DEFAULTS) | read_config()
 
 
-def write_defaults(path: Path | None = None, *, force: bool = False) -> Path:
+def write_defaults(*, force: bool = False) -> Path:
     """Write the file with every default; an existing one only with `force`."""
-    path = path or config_path()
+    path = config_path()
     if path.exists() and not force:
         raise DefinitionError("the file exists", where=str(path), hint="Use --force to overwrite it.")
     _write(path, DEFAULTS)
     return path
 
 
-def set_key(key: str, value: str, path: Path | None = None) -> Path:
+def set_key(key: str, value: str) -> Path:
     """Set one key, keep the others; unknown keys, empty values and secrets are refused."""
-    path = path or config_path()
+    path = config_path()
     problems = _problems(key, value, where="")
     if problems:
         raise DefinitionError.gather(problems)
-    _write(path, read_config(path) | {key: value})
+    _write(path, read_config() | {key: value})
     return path
 
 

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from daedalus.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MASK = "***"
 
@@ -135,20 +131,20 @@ def mask_written(text: str) -> str:
     return _NAMED_VALUE.sub(lambda m: m[0] if ENV_REFERENCE.fullmatch(m[2]) else f"{m[1]}{MASK}", masked)
 
 
-def expand_env(text: str, *, where: str, environ: Mapping[str, str] | None = None) -> str:
+def expand_env(text: str, *, where: str) -> str:
     """The text with every `${ENV}` replaced; DefinitionError names a variable that is not set.
 
-    >>> expand_env("s3://${BUCKET}/x", where="", environ={"BUCKET": "b"})
-    's3://b/x'
+    >>> expand_env("${NO_SUCH_NAME}/x", where="source.path")
+    Traceback (most recent call last):
+    daedalus.errors.DefinitionError: source.path: environment variable NO_SUCH_NAME is not set. export NO_SUCH_NAME=...
     """
-    env = os.environ if environ is None else environ
 
     def value(match: re.Match[str]) -> str:
         name = match[1]
-        if name not in env:
+        if name not in os.environ:
             raise DefinitionError(
                 f"environment variable {name} is not set", where=where, hint=f"export {name}=..."
             )
-        return env[name]
+        return os.environ[name]
 
     return ENV_REFERENCE.sub(value, text)

@@ -1,4 +1,4 @@
-"""What the features are: entities, views, services, dtypes; no I/O but YAML."""
+"""What the features are: entities, views, services, dtypes; no I/O but YAML and the lock file."""
 
 from __future__ import annotations
 

@@ -94,6 +94,17 @@ _REFUSED = {
     "LIST": "Write the element's dtype with brackets: BIGINT[].",
     "ARRAY": "Write the element's dtype with brackets: FLOAT[3].",
     "NULL": "Declare the type that the values would have.",
+    # What Python, NumPy, pandas and Arrow call them.
+    "STR": "Write TEXT.",
+    "OBJECT": "Write TEXT, or the type that the values have.",
+    "CATEGORY": "Write TEXT.",
+    "UTF8": "Write TEXT.",
+    "LARGE_STRING": "Write TEXT.",
+    "FLOAT32": "Write FLOAT.",
+    "FLOAT64": "Write DOUBLE.",
+    "NUMBER": "Write DOUBLE, BIGINT or DECIMAL(p,s).",
+    "BYTES": "Write BLOB.",
+    "DATETIME64": "Write TIMESTAMP.",
 }
 
 _MULTIWORD = tuple(name.split() for name in (*ALIASES, *_REFUSED) if " " in name)

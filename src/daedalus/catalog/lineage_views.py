@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 _READABLE = (Role.VALUE, Role.KEY, Role.FILTER, Role.TIME)
 
 
-def output_lines(graph: LineageGraph, service: str | None = None) -> list[dict[str, Any]]:
+def output_lines(graph: LineageGraph) -> list[dict[str, Any]]:
     """Per output column (and the rows of a service, `*`) its origins by role and how it is made."""
     lines = []
     for node in graph.of_kind(NodeKind.OUTPUT, NodeKind.OUTPUT_ROWS):
-        if service is not None and node.service != service:
-            continue
         found = graph.upstream(node.id)
         line: dict[str, Any] = {"service": node.service, "column": node.id.rpartition(":")[2]}
         for role in _READABLE:

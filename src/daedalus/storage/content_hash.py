@@ -164,11 +164,11 @@ class ContentHash:
         return total.hexdigest()
 
 
-def content_hash(batches: Iterable[pa.RecordBatch], exclude: Sequence[str] = ()) -> str:
+def content_hash(batches: Iterable[pa.RecordBatch]) -> str:
     """The hash of the rows of `batches` (at least one batch), in order."""
     running: ContentHash | None = None
     for batch in batches:
-        running = running or ContentHash(batch.schema, exclude)
+        running = running or ContentHash(batch.schema)
         running.update(batch)
     if running is None:
         raise ValueError("content_hash needs at least one batch, which may be empty")

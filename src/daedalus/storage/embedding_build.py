@@ -50,14 +50,12 @@ class _Batch:
 
 def build_store(
     definition: EmbeddingStoreDef,
-    source_files: Sequence[Path] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> StoreReport:
-    """Make the store hold one vector per id of the source files.
+    """Make the store hold one vector per id of the files under its `source_parquet`.
 
     Args:
         definition: what the store is.
-        source_files: Parquet files; those under `definition.source_parquet` when left out.
         progress: called with (rows brought in, rows to bring in).
 
     Semantics: the newest row of an id decides (modification time of its file, then path, then row); where
@@ -65,7 +63,7 @@ def build_store(
         killed goes on where it stopped as long as files and definition are the same, else it starts over.
 
     Raises:
-        DefinitionError: columns or types do not fit the definition.
+        DefinitionError: there is no source file, or columns or types do not fit the definition.
         SourceError: a source value does not fit; the message names the first id.
         ExecutionError: another build of the store is running, or the disk refused.
     """
@@ -75,15 +73,7 @@ def build_store(
             where=definition.where,
             hint="Build there, then copy it",
         )
-    files = find_source_files(definition) if source_files is None else tuple(source_files)
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing or not files:
-        raise DefinitionError(
-            f"no source file{': ' + missing[0] if missing else 's'}",
-            where=definition.where,
-            hint="Check source_parquet",
-        )
-    files = newest_last(files)
+    files = newest_last(find_source_files(definition))
     final = Path(definition.path)
     final.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(final.parent / f".{final.name}.lock")

@@ -21,7 +21,6 @@ from daedalus.storage.embedding_build import build_store, journal_folder
 from daedalus.storage.embedding_index import IdIndex, build_index, normal_id_type
 from daedalus.storage.embedding_lance import build_record, is_indexed, open_dataset
 from daedalus.storage.embedding_model import EmbeddingStoreDef, StoreInfo, StoreReport
-from daedalus.storage.embedding_sources import find_source_files
 from daedalus.storage.embedding_vectors import element_values
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ __all__ = [
     "StoreInfo",
     "StoreReport",
     "build_store",
-    "find_source_files",
     "open_store",
     "show_store",
 ]

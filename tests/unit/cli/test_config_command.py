@@ -122,16 +122,18 @@ def test_a_hand_edited_file_is_checked(daeda, text, expected):
     assert str(path) in ran.err
 
 
-def test_a_linked_file_stays_a_link(tmp_path):
+def test_a_linked_file_stays_a_link(tmp_path, monkeypatch):
     real, link = tmp_path / "real.toml", tmp_path / "link.toml"
     real.write_text("")
     link.symlink_to(real)
-    operator_config.set_key("api_url", "http://x", link)
+    monkeypatch.setenv("DAEDALUS_CONFIG", str(link))
+    operator_config.set_key("api_url", "http://x")
     assert link.is_symlink()
     assert tomllib.loads(real.read_text()) == {"api_url": "http://x"}
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_the_family(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_family(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DAEDALUS_CONFIG", str(tmp_path / "file" / "config.toml"))
     with pytest.raises(DefinitionError, match="cannot be written"):
-        operator_config.write_defaults(tmp_path / "file" / "config.toml")
+        operator_config.write_defaults()

@@ -167,8 +167,6 @@ def test_missing_source_and_missing_store(tmp_path: Path) -> None:
     definition = store_def(tmp_path)
     with pytest.raises(DefinitionError, match="no Parquet file at"):
         build_store(definition)
-    with pytest.raises(DefinitionError, match=r"no source file: .*gone\.parquet"):
-        build_store(definition, [tmp_path / "gone.parquet"])
     with pytest.raises(ExecutionError, match=r"no store at .*make it with `daeda store build items`"):
         open_store(definition)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob as globbing
 import re
 from dataclasses import replace
@@ -51,12 +52,12 @@ class LocalFiles:
         paths = parquet_paths(self._path)
         if not paths:
             state = "holds no .parquet file" if self.folder else "does not exist"
-            raise SourceError(
-                f"{self._path} {state}",
-                where=self._where,
-                hint="Set source.path to a Parquet file, a directory or a glob, relative to data_root; "
-                "id_relation likewise, relative to the project's folder",
-            )
+            key, base = "source.path", "data_root"
+            if self._where.endswith("id_relation"):
+                key, base = "id_relation", "the project's folder"
+            mend = f"Set {key} to a Parquet file, a directory or a glob, relative to {base}"
+            near = "" if self.folder else _near(Path(self._path))
+            raise SourceError(f"{self._path} {state}", where=self._where, hint=near + mend)
         return tuple(map(self._describe, paths))
 
     def _describe(self, path: str) -> ParquetFile:
@@ -119,3 +120,15 @@ def _read_footer(path: str, size: int, modified_ns: int, changed_ns: int) -> Par
         file.seek(size - length)
         found = parse_footer(path, size, modified_ns, file.read(length))
     return replace(found, changed_ns=changed_ns)
+
+
+def _near(path: Path) -> str:
+    """What is there in place of an absent path: a name like its own, or how much of the way to it; or nothing."""
+    absent = next((one for one in reversed((path, *path.parents)) if not one.exists()), path)
+    if absent != path:
+        return f"There is no folder {absent}. "
+    try:
+        close = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()], n=2)
+    except OSError:
+        return ""
+    return f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
