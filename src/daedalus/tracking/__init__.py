@@ -7,7 +7,8 @@ The run records are the truth; a tracker shows a copy of them.
 
 from __future__ import annotations
 
-from daedalus.tracking.base import ExperimentTracker, NullTracker, TrackedMetric, TrackedRun, get_tracker
+from daedalus.tracking.base import ExperimentTracker, NullTracker, TrackedMetric, TrackedRun
+from daedalus.tracking.choosing import get_tracker
 from daedalus.tracking.mlflow_tracker import MLflowTracker
 
 __all__ = [

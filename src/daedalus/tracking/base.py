@@ -1,4 +1,4 @@
-"""What a tracker is told of a run, and which tracker a configuration asks for."""
+"""What a tracker is told of a run, and what it does with it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from daedalus.pipelines.records import final_days
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from daedalus.pipelines.records import TrainingDayRecord, TrainingRunRecord
-    from daedalus.pipelines.settings import TrainingRunConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,25 +107,6 @@ class NullTracker:
         return {}
 
 
-def get_tracker(config: TrainingRunConfig) -> ExperimentTracker:
-    """The tracker that `tracking` names. Nothing is imported or opened before it logs a run.
-
-    >>> from daedalus.pipelines.settings import TrainingRunConfig
-    >>> type(get_tracker(TrainingRunConfig())).__name__
-    'NullTracker'
-    """
-    if config.tracking == "none":
-        return NullTracker()
-    from daedalus.tracking.mlflow_tracker import MLflowTracker
-
-    return MLflowTracker(folder=tracking_folder(config))
-
-
-def tracking_folder(config: TrainingRunConfig) -> Path:
-    """Where a tracker keeps what it keeps on this machine."""
-    return config.output_path / "_mlflow"
-
-
 def _tags(record: TrainingRunRecord) -> dict[str, str]:
     days = sorted({day.day for day in record.days})
     tags = {
@@ -166,19 +145,19 @@ def _scalars(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 def _metrics(record: TrainingRunRecord) -> Iterator[TrackedMetric]:
     final = {(day.stage, day.day) for day in final_days(record.days)}
-    end = _milliseconds(record.ended_at or record.started_at)
+    end = milliseconds(record.ended_at or record.started_at)
     written = {day.day for day in record.days if day.state == "written"}
     of_run = {
         "rows": record.row_count,
         "days": len({day.day for day in record.days}),
         "days_written": len(written),
-        "seconds": (end - _milliseconds(record.started_at)) / 1000,
+        "seconds": (end - milliseconds(record.started_at)) / 1000,
     }
     for name, value in of_run.items():
         yield TrackedMetric(name=name, value=float(value), step=0, timestamp_ms=end)
     for day in record.days:
         when = dt.date.fromisoformat(day.day)
-        at = _milliseconds(day.day)
+        at = milliseconds(day.day)
         for name, number in _of_day(day, is_final=(day.stage, day.day) in final):
             yield TrackedMetric(name=name, value=number, step=int(f"{when:%Y%m%d}"), timestamp_ms=at)
 
@@ -197,7 +176,8 @@ def _of_day(day: TrainingDayRecord, *, is_final: bool) -> Iterator[tuple[str, fl
                 yield f"day.null_rate.{name}", stats["nulls"] / stats["rows"]
 
 
-def _milliseconds(text: str) -> int:
+def milliseconds(text: str) -> int:
+    """Milliseconds since 1970 of an ISO instant or day; UTC where it has no zone."""
     moment = dt.datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=dt.UTC)

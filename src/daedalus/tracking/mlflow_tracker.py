@@ -7,7 +7,6 @@ SQLite file under the output root. MLflow's telemetry is off.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import re
 from importlib import import_module
@@ -18,6 +17,7 @@ from filelock import FileLock
 
 from daedalus.errors import MissingExtraError
 from daedalus.secrets import mask, remember_secret
+from daedalus.tracking.base import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +29,8 @@ _STATUS = {"succeeded": "FINISHED", "failed": "FAILED"}
 _LONGEST_NAME, _LONGEST_VALUE = 250, 5_000
 #: Entities per request, as MLflow's servers allow them.
 _METRICS, _PARAMS = 1_000, 100
-_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+#: Variables whose values appear nowhere.
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 class MLflowTracker:
@@ -50,7 +51,7 @@ class MLflowTracker:
         """
         # Before MLflow is imported: it decides then.
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        for name in _SECRETS:
+        for name in SECRETS:
             remember_secret(os.environ.get(name, ""))
         mlflow = _client_module()
         uri = os.environ.get("MLFLOW_TRACKING_URI") or self._own_database()
@@ -61,14 +62,14 @@ class MLflowTracker:
         tags = {**run.tags, **({"mlflow.source.git.commit": sha} if (sha := _sha(run)) else {})}
         started = client.create_run(
             experiment,
-            start_time=_milliseconds(run.started_at),
+            start_time=milliseconds(run.started_at),
             run_name=run.tags.get("daedalus.feature_service", run.service),
             tags={key: value[:_LONGEST_VALUE] for key, value in tags.items()},
         ).info.run_id
         try:
             _log(client, mlflow.entities, started, run)
         finally:
-            end = _milliseconds(run.ended_at) if run.ended_at else None
+            end = milliseconds(run.ended_at) if run.ended_at else None
             client.set_terminated(started, status=_STATUS.get(run.status, "KILLED"), end_time=end)
         return {
             "tracking_uri": mask(uri),
@@ -162,7 +163,3 @@ def _is_database(uri: str) -> bool:
 
 def _sha(run: TrackedRun) -> str:
     return run.tags.get("daedalus.git_sha", "")
-
-
-def _milliseconds(text: str) -> int:
-    return int(dt.datetime.fromisoformat(text).timestamp() * 1000)

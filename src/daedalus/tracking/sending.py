@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from daedalus.errors import DaedalusError, ExecutionError
 from daedalus.secrets import mask, remember_secret
 from daedalus.tracking.base import TrackedRun
-from daedalus.tracking.mlflow_tracker import MLflowTracker
+from daedalus.tracking.mlflow_tracker import SECRETS, MLflowTracker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ def send(tracker: MLflowTracker, run: TrackedRun, *, seconds: float = SECONDS) -
         ExecutionError: it failed, or took longer than `seconds`.
     """
     told = json.dumps({"folder": str(tracker.folder), "run": run.to_dict()}, default=str)
-    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+    for name in SECRETS:
         remember_secret(os.environ.get(name, ""))
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments
