@@ -293,6 +293,7 @@ def test_the_dag_is_read_not_the_service(project):
         function="math:floor",
         arguments=("score",),
         column="weight",
+        dtype="DOUBLE",
     )
     operators.insert(place, added)
     data = OperatorPipeline(service="s", version="x", operators=tuple(operators)).to_yaml_dict()
