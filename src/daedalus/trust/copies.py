@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from daedalus.catalog.model import DataSourceDef, FeatureViewDef, FieldDef
 from daedalus.catalog.registry import FeatureCatalog
 from daedalus.errors import ExecutionError, SourceError
-from daedalus.pipelines.days.context import DAY_US, day_start_us
+from daedalus.pipelines.compiling.specs import reach_seconds
+from daedalus.pipelines.days.context import DAY_US, day_start_us, scan_range
 from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import Scan, TimeRange
 from daedalus.pipelines.run_sources import (
     RunSources,
     feed_range,
-    is_run_relation,
     scanned_views,
     view_ticks_per_second,
 )
@@ -184,21 +184,19 @@ def _declared_views(columns: ContractColumns) -> list[str]:
 
 def _spine_range(pipeline: OperatorPipeline, columns: ContractColumns, day: dt.date) -> TickRange:
     """As far back as pipeline or definitions look, and a day beyond the target day."""
-    reach: list[float | None] = [
-        None if spec.window_days is None else spec.window_days * 86_400 + spec.delay_seconds
-        for spec in columns.rolling_specs()
-        if spec.history_view is None
-    ]
-    reach += [
-        scan.lookback_seconds if scan.time_range is TimeRange.WINDOW else None
-        for scan in pipeline
-        if isinstance(scan, Scan)
-        and not is_run_relation(scan.source_ref)
-        and scan.source_ref == columns.spine.name
-    ]
+    spine = columns.spine.name
+    scans = [scan for scan in pipeline if isinstance(scan, Scan) and scan.source_ref == spine]
+    for spec in columns.rolling_specs():
+        if spec.history_view is None:
+            reach = reach_seconds(spec)
+            span = TimeRange.PAST if reach is None else TimeRange.WINDOW
+            scans.append(
+                Scan(name=spec.name, source_ref=spine, time_range=span, lookback_seconds=reach or 0.0)
+            )
+    ranges = [scan_range(scan, day) for scan in scans]
+    lows = [None if one is None else one.low_us for one in ranges]
     start = day_start_us(day)
-    known = [seconds for seconds in reach if seconds is not None]
-    low = None if len(known) < len(reach) else start - round(max(known, default=0.0) * 1_000_000)
+    low = min((one for one in lows if one is not None), default=start) if None not in lows else None
     return TickRange(low_us=low, high_us=start + 2 * DAY_US)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from daedalus.trust.copies import DayCopies
 
 _SHOWN = 3
+_LONGEST_SECONDS = 1e12
 #: A key that is NULL in so many rows, or one value that has so many of them, is worth a look.
 NULL_SHARE = 0.2
 TOP_SHARE = 0.25
@@ -171,17 +172,22 @@ class _Linter:
         """Rows of the day with an eligible history row that has the same group keys and `also`, as a FROM item."""
         keys = list(dict.fromkeys([*spec.group_by, *also]))
         ticks = self.copies.ticks
-        delay = round(spec.delay_seconds * ticks)
+        delay = _ticks(spec.delay_seconds, ticks)
         names = ", ".join(quote_ident(name) for name in keys)
         equal = " AND ".join(f"d.{quote_ident(name)} = h.{quote_ident(name)}" for name in keys)
         past = f"SELECT DISTINCT {names}, {INSTANT} AS at FROM {self.history} AS hist WHERE {self.passes(spec, 'hist')}"
         ours = f"SELECT {ROW_ID}, {names}, {INSTANT} - {delay} AS until FROM {self.day} WHERE {rows}"
         window = ""
         if spec.window_days is not None:
-            window = f" WHERE h.at >= d.until - {round(spec.window_days * 86_400 * ticks)}"
+            window = f" WHERE h.at >= d.until - {_ticks(spec.window_days * 86_400, ticks)}"
         return (
             f"(SELECT d.{ROW_ID} FROM ({ours}) d ASOF JOIN ({past}) h ON {equal} AND d.until > h.at{window})"
         )
+
+
+def _ticks(seconds: float, per_second: int) -> int:
+    """A span in ticks; one longer than any time's distance from another is as good as that."""
+    return round(min(seconds, _LONGEST_SECONDS) * per_second)
 
 
 # ------------------------------------------------------------------ the checks
@@ -315,13 +321,14 @@ def _null_storm(linter: _Linter) -> Iterator[Finding]:
 def _one_key_has_most(linter: _Linter) -> Iterator[Finding]:
     for name in _keys(linter):
         column = quote_ident(name)
-        found = linter.connection.execute(
-            f"SELECT {column}, count(*) AS n FROM {linter.day} WHERE {column} IS NOT NULL "
-            f"GROUP BY 1 ORDER BY n DESC, 1 LIMIT 1"
-        ).fetchone()
+        most = (
+            f"(SELECT {column} AS key, count(*) AS n FROM {linter.day} WHERE {column} IS NOT NULL "
+            "GROUP BY 1 ORDER BY n DESC, 1 LIMIT 1)"
+        )
+        found = linter.connection.execute(f"SELECT key, n FROM {most}").fetchone()
         if found is None or linter.total < 2 or found[1] < max(TOP_SHARE * linter.total, 2):
             continue
-        rows = f"(SELECT {ROW_ID} FROM {linter.day} WHERE {column} = {quote_literal(found[0])})"
+        rows = f"(SELECT {ROW_ID} FROM {linter.day} WHERE {column} = (SELECT key FROM {most}))"
         yield from linter.finding(
             rows,
             check="one key has most of the rows",
@@ -342,7 +349,7 @@ def _window_longer_than_history(linter: _Linter) -> Iterator[Finding]:
             first = linter.smallest(f"SELECT min({INSTANT}) FROM {linter.file(view)}")
         if first is None:
             continue
-        reach = round((spec.window_days * 86_400 + spec.delay_seconds) * ticks)
+        reach = _ticks(spec.window_days * 86_400 + spec.delay_seconds, ticks)
         yield from linter.finding(
             f"(SELECT {ROW_ID} FROM {linter.day} WHERE {INSTANT} - {reach} < {first})",
             check="window longer than the source's history",

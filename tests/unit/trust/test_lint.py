@@ -171,3 +171,16 @@ def test_a_day_without_rows_is_not_found_sound(
     project(tmp_path, PLANTED)
     assert main(["lint", "s", "--target-date", day]) in (1, 2)
     assert what in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("days", [1e9, 1e300])
+def test_a_window_longer_than_all_times_is_only_longer_than_the_history(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], days: float
+) -> None:
+    specs = [{**SPECS[0], "window_days": days}]
+    columns = ["events:user_id", "rolling:likes"]
+    project(tmp_path, PLANTED, aggregation_specs=specs, columns=columns, age_columns=[], static_columns=[])
+    found = {one["check"]: one["rows"] for one in linted(capsys)["findings"] if one["subject"] == "likes"}
+    assert found["window longer than the source's history"] == 10
+    assert found["label event inside a feature window"] == 1
+    assert main(["explain-row", "s", "--date", DAY, "--where", "user_id = 1", "--format", "json"]) == 0

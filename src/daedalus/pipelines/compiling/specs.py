@@ -124,12 +124,12 @@ class SpecPlan:
     @property
     def lookback_seconds(self) -> float:
         """The longest window plus delay of the bounded specs over the spine's own history."""
-        own = [_reach(spec) for spec in self.specs if spec.history_view is None]
+        own = [reach_seconds(spec) for spec in self.specs if spec.history_view is None]
         return max((reach for reach in own if reach is not None), default=0.0)
 
     def history_lookback(self, view: str) -> float | None:
         """The same over one history view; None when a spec reads all of its past."""
-        reaches = [_reach(spec) for spec in self.specs if spec.history_view == view]
+        reaches = [reach_seconds(spec) for spec in self.specs if spec.history_view == view]
         bounded = [reach for reach in reaches if reach is not None]
         return max(bounded) if len(bounded) == len(reaches) else None
 
@@ -232,7 +232,8 @@ def _is_cumulative(spec: AggregationSpec) -> bool:
     return spec.window_days is None and spec.history_view is None
 
 
-def _reach(spec: AggregationSpec) -> float | None:
+def reach_seconds(spec: AggregationSpec) -> float | None:
+    """How far before a row a spec looks: window plus delay; None is the whole past."""
     if spec.window_days is None:
         return None
     # A reach that no float holds is still one that reaches everything.
