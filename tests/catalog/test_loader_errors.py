@@ -84,6 +84,10 @@ VIEW_CASES = [
         "views/users.yaml:11, $.fields[0].dtype: view users: unknown dtype 'INTEGR'. Did you mean 'INTEGER' or 'UINTEGER' or 'INTERVAL'?",
     ),
     (
+        USERS.replace("dtype: INTEGER", "dtype: 'float64[]'"),
+        "views/users.yaml:11, $.fields[0].dtype: view users: unknown dtype 'float64[]'. Did you mean 'DOUBLE'?",
+    ),
+    (
         USERS.replace("dtype: INTEGER", "dtype: ENUM(a)"),
         "views/users.yaml:11, $.fields[0].dtype: view users: unknown dtype 'ENUM(a)': Daedalus does not support it. "
         "Declare VARCHAR; a source's ENUM column reads as text.",

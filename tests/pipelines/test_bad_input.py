@@ -245,8 +245,13 @@ def test_a_corrupt_page_is_an_error_that_names_the_day(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     project = tiny(tmp_path, users_view={"source": {"path": "nobody", "timestamp_field": "updated_at"}})
-    with pytest.raises(SourceError, match=r"nobody does not exist"):
+    with pytest.raises(SourceError, match=r"nobody does not exist\. Set source\.path"):
         project.run("s", [FIRST])
+    (tmp_path / "data" / "nobodies").mkdir()
+    with pytest.raises(SourceError, match=r"nobody does not exist\. Did you mean 'nobodies'\? Set"):
+        project.run("s", [FIRST])
+    with pytest.raises(SourceError, match=rf"There is no folder {tmp_path}/dta\. Set source\.path"):
+        project.run("s", [FIRST], data_root=str(tmp_path / "dta"))
     (tmp_path / "data" / "nobody").mkdir()
     with pytest.raises(SourceError, match=r"nobody holds no \.parquet file"):
         project.run("s", [FIRST])

@@ -94,17 +94,19 @@ _REFUSED = {
     "LIST": "Write the element's dtype with brackets: BIGINT[].",
     "ARRAY": "Write the element's dtype with brackets: FLOAT[3].",
     "NULL": "Declare the type that the values would have.",
-    # What Python, NumPy, pandas and Arrow call them.
-    "STR": "Write TEXT.",
-    "OBJECT": "Write TEXT, or the type that the values have.",
-    "CATEGORY": "Write TEXT.",
-    "UTF8": "Write TEXT.",
-    "LARGE_STRING": "Write TEXT.",
-    "FLOAT32": "Write FLOAT.",
-    "FLOAT64": "Write DOUBLE.",
-    "NUMBER": "Write DOUBLE, BIGINT or DECIMAL(p,s).",
-    "BYTES": "Write BLOB.",
-    "DATETIME64": "Write TIMESTAMP.",
+}
+
+#: What Python, NumPy, pandas and Arrow call them.
+_ELSEWHERE = {
+    "STR": "TEXT",
+    "OBJECT": "TEXT",
+    "CATEGORY": "TEXT",
+    "UTF8": "TEXT",
+    "LARGE_STRING": "TEXT",
+    "FLOAT32": "FLOAT",
+    "FLOAT64": "DOUBLE",
+    "BYTES": "BLOB",
+    "DATETIME64": "TIMESTAMP",
 }
 
 _MULTIWORD = tuple(name.split() for name in (*ALIASES, *_REFUSED) if " " in name)
@@ -247,7 +249,8 @@ class _Parser:
             raise self.error("Daedalus does not support it", _REFUSED[name])
         canonical = ALIASES.get(name, name)
         if canonical not in SCALARS:
-            raise self.error(hint=did_you_mean(name, (*SCALARS, "TEXT", "INT", "STRUCT", "MAP", "DECIMAL")))
+            meant = _ELSEWHERE.get(name, name)
+            raise self.error(hint=did_you_mean(meant, (*SCALARS, "TEXT", "INT", "STRUCT", "MAP", "DECIMAL")))
         if canonical == "VARCHAR" and self.take("("):
             # DuckDB accepts a length and ignores it; so does this.
             self.integer()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_NO_COMMAND = re.compile(r"No such command '([^']*)'\.")
 
 _EPILOG = (
     "Runs in a project's folder: feature_views/, feature_services/ and config/ are read from the "
@@ -149,8 +151,23 @@ def _usage(error: TyperException, *, as_json: bool) -> int:
         sys.stderr.write(error.format_message().rstrip() + "\n")
         return USAGE
     command = context.command_path if context is not None else "daeda"
-    print_plain_error("UsageError", error.format_message(), as_json=as_json, hint=f"Try '{command} --help'.")
+    message, hint = error.format_message(), f"Try '{command} --help'."
+    found = _NO_COMMAND.match(message)
+    if found and (meant := _commands_called(found[1])):
+        message = found[0]
+        hint = f"Did you mean {' or '.join(repr(one) for one in meant)}?"
+    print_plain_error("UsageError", message, as_json=as_json, hint=hint)
     return USAGE
+
+
+def _commands_called(name: str) -> list[str]:
+    """Commands of that name, wherever they are: `daeda pipeline train` for `train`."""
+    app = build_app()
+    found = [f"daeda {one.name}" for one in app.registered_commands if one.name == name]
+    for group in app.registered_groups:
+        commands = group.typer_instance.registered_commands if group.typer_instance else []
+        found += [f"daeda {group.name} {one.name}" for one in commands if one.name == name]
+    return found
 
 
 def _refused(error: OSError, *, as_json: bool) -> int:

@@ -39,10 +39,28 @@ AsOfOption = Annotated[
 
 
 def service_or_default(service: str | None) -> str:
-    """The service that was named, or the operator's default."""
-    from daedalus.operator_config import effective_config
+    """The service that was named, or the operator's default.
 
-    return service or effective_config()["default_service"]
+    Raises:
+        DefinitionError: none was named, and the project does not have the default one.
+    """
+    if service:
+        return service
+    from daedalus.errors import DaedalusError, DefinitionError
+    from daedalus.operator_config import effective_config
+    from daedalus.platform import PlatformRegistry
+
+    default = effective_config()["default_service"]
+    try:
+        known = sorted(PlatformRegistry.open().catalog.services)
+    except DaedalusError:  # which the command itself will meet, and say
+        return default
+    if default not in known:
+        raise DefinitionError(
+            f"no service is named, and default_service, {default!r}, is none of this project's",
+            hint=f"Name one: {', '.join(known)}; or keep one: daeda config set default_service NAME",
+        )
+    return default
 
 
 def parse_day(text: str, option: str = "--target-date") -> date:

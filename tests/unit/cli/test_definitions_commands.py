@@ -135,7 +135,10 @@ def test_compile_says_that_a_hand_edited_file_wins(project):
 def test_the_default_service_and_the_definitions_folders_are_the_operators(project):
     Path("feature_services").rename("services")
     project("config", "set", "feature_services_dir", "services")
-    assert project("pipeline", "compile", "--no-write").code == 2
+    refused = project("pipeline", "compile", "--no-write")
+    assert refused.code == 2
+    assert "no service is named" in refused.err
+    assert "Name one: product_ranking; or keep one: daeda config set default_service" in refused.err
     project("config", "set", "default_service", "product_ranking")
     assert project("pipeline", "compile", "--no-write").code == 0
 

@@ -94,6 +94,8 @@ def test_the_log_goes_elsewhere_when_the_folder_is_missing(monkeypatch, tmp_path
     ("arguments", "expected"),
     [
         (["pipline"], "Did you mean 'pipeline'"),
+        (["train", "rank"], "Did you mean 'daeda pipeline train'?"),
+        (["pipeline", "plan"], "No such command 'plan'.\nDid you mean 'daeda plan'?"),
         (["pipeline", "train", "--day-worker", "2"], "--day-workers"),
         (["pipeline", "train", "--day-workers", "0"], "--day-workers"),
         (["pipeline", "train", "--target-date", "yesterday"], "expected YYYY-MM-DD, got 'yesterday'"),

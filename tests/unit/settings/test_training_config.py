@@ -267,6 +267,7 @@ def test_every_problem_of_every_file_at_once(write):
             "output_columns: [{name: a, default: 1, default_sql: '1'}]\n",
             "default or default_sql, not both",
         ),
+        (RUNTIME, "embedding_coverage_filter: off\n", "expected a mapping, enabled or disabled, found 'off'"),
         (RUNTIME, "embedding_coverage_filter: {store: x}\n", "unknown embedding store 'x'"),
         (RUNTIME, "embedding_coverage_filter: {id_relation: a, store: b}\n", "store or id_relation"),
         (RUNTIME, "[]\n", f"{RUNTIME}:1, $: expected a mapping"),

@@ -49,6 +49,8 @@ def _as_url(value: Any) -> Any:
 def _switch(value: Any) -> Any:
     if isinstance(value, str) and value.strip().lower() in {"enabled", "disabled"}:
         value = value.strip().lower() == "enabled"
+    elif isinstance(value, str):
+        raise ValueError("expected a mapping, enabled or disabled")
     return {"enabled": value} if isinstance(value, bool) else value
 
 
