@@ -140,6 +140,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "time_range": st.sampled_from(list(ops.TimeRange)),
     "qid": st.sampled_from(list(ops.QidKind)),
     "format": st.sampled_from(list(ops.SinkFormat)),
+    "how": st.sampled_from(list(ops.JoinKind)),
     "keep": st.none() | st.sampled_from(list(ops.Keep)),
     "lookback_seconds": seconds,
     "delay_seconds": seconds,
