@@ -410,6 +410,12 @@ def test_writing_the_same_otherwise_changes_nothing(seed, style):
     assert lock_text({"ranking": again}) == lock_text({"ranking": LOCKED})
 
 
+def test_a_default_may_be_any_text():
+    tree = copy.deepcopy(BASE)
+    service(tree)["columns"].append({"name": "extra", "dtype": "TEXT", "default": "unset"})
+    assert schema(tree)["columns"][-1]["default"] == "unset"
+
+
 def test_what_only_materializations_see_breaks_a_service_that_is_served():
     tree = copy.deepcopy(BASE)
     service(tree)["serving_allowed"] = True

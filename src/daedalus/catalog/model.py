@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 SECONDS_PER_DAY = 86_400
@@ -251,7 +251,7 @@ class SessionFilter:
     drop_single_like: bool = False
 
 
-class Unset(StrEnum):
+class Unset(Enum):
     """Marks a default that was not given, where None is a value of its own."""
 
     UNSET = "unset"
