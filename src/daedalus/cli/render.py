@@ -97,13 +97,15 @@ def print_mapping(data: Mapping[str, object]) -> None:
 def cell_text(value: object) -> str:
     r"""A value as a table shows it; control characters are spelled out, since a terminal would obey them.
 
-    >>> cell_text(None), cell_text(True), cell_text(["a", "b"]), cell_text(0.5), cell_text("\x1b[2J")
-    ('', 'yes', 'a, b', '0.5', '\\x1b[2J')
+    >>> cell_text(None), cell_text(True), cell_text(["a", "b"]), cell_text({"id": "user_id"}), cell_text("\x1b[2J")
+    ('', 'yes', 'a, b', 'id: user_id', '\\x1b[2J')
     """
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{cell_text(key)}: {cell_text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(cell_text(item) for item in value)
     return spelled_out(str(value))

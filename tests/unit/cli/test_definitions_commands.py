@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -67,7 +68,8 @@ def test_services_are_listed_and_shown(project):
     assert shown["columns"][4]["default"] == "unknown"
     assert "default" not in shown["columns"][0]
     table = project("service", "show", "product_ranking").out
-    assert "rolling:views_1d" in table
+    assert re.search(r"views_1d +rolling:views_1d +BIGINT", table)
+    assert re.search(r"category +product_info:category +VARCHAR", table)
     assert "asof" in table
 
 
