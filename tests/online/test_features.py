@@ -23,7 +23,7 @@ from daedalus.online.pushing import read_rows
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.online import get_online, online_service, online_store, push_online, rolling_plan
 from daedalus.platform.online_loading import materialize_online
-from pipelines.tiny import SERVICE, at, tiny, users
+from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, at, column, tiny, users
 from support.oracle import rolling_oracle
 
 if TYPE_CHECKING:
@@ -107,6 +107,27 @@ def test_what_is_read_is_what_is_materialized(
     _, again = materialize_online(registry, "s", as_of=INSTANT)
     assert [(one.written, one.older) for one in again.tables] == [(1, 0), (4, 0)]
     assert set(again.events.values()) <= {0}
+
+
+def test_a_spine_of_dates_is_read_at_the_instant_that_is_materialized(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    registry = project(
+        tmp_path,
+        redis_server,
+        "events",
+        events_view={"fields": [*EVENTS["fields"], {"name": "ts", "dtype": "DATE"}]},
+        data={
+            f"events/{day}.parquet": column("ts", [at(day)] * len(ROWS[day]), pa.date32(), day)
+            for day in DAYS
+        },
+    )
+    # Half a second past three midnights after the first events: out of the window, by less than a second.
+    instant = "2026-05-04T00:00:00.500000"
+    result, _ = materialize_online(registry, "s", as_of=instant)
+    table = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
+    found = get_online(registry, "s", table.select(["user_id", "artwork_id"]).to_pylist(), as_of=instant)
+    assert found.values.select(["liked", "seen"]).to_pylist() == table.select(["liked", "seen"]).to_pylist()
 
 
 def test_static_columns_are_joined_to_events_and_candidates(

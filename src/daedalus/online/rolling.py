@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from daedalus.catalog.dtypes import is_integer
 from daedalus.catalog.model import SECONDS_PER_DAY
 from daedalus.errors import DefinitionError, did_you_mean
 from daedalus.online.arrays import one_array
@@ -25,6 +24,7 @@ from daedalus.pipelines.days.rolling_tiers import (
     spine_columns,
 )
 from daedalus.pipelines.operators import TICK, Join, PointInTimeJoin, RollingAggregate, Scan
+from daedalus.pipelines.run_sources import own_ticks_per_second
 from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from daedalus.online.model import OnlineStore
     from daedalus.online.static_columns import StaticJoin
     from daedalus.pipelines.operators import OperatorPipeline
-
-#: Unit of a time that is finer than a second, by the dtypes that declare it.
-_TICKS = {"TIMESTAMP_S": 1, "TIMESTAMP_MS": 10**3, "TIMESTAMP_NS": 10**9, "DATE": 1}
-_PER_UNIT = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +86,7 @@ class RollingPlan:
             operators=tuple(operators),
             indexes=tuple(indexes),
             spine=spine,
-            unit=TimeUnit(10**9 if fine else 10**6, own_ticks(spine)),
+            unit=TimeUnit(10**9 if fine else 10**6, own_ticks_per_second(spine)),
             names=tuple(spec.name for operator in operators for spec in operator.specs),
             views=behind,
             statics=tuple(statics),
@@ -223,12 +219,6 @@ def merged(indexes: Iterable[EventIndex]) -> tuple[EventIndex, ...]:
         elif index.keep_seconds is None or index.keep_seconds > before.keep_seconds:
             found[key] = index
     return tuple(found.values())
-
-
-def own_ticks(view: FeatureViewDef) -> int:
-    """Ticks per second of a view's own time column, which windows are rounded to."""
-    dtype = view.field(view.timestamp_field).dtype
-    return _PER_UNIT[view.source.timestamp_unit] if is_integer(dtype) else _TICKS.get(dtype, US)
 
 
 def event_times(view: FeatureViewDef, rows: pa.Table) -> pa.ChunkedArray:

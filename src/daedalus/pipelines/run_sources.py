@@ -13,7 +13,7 @@ from daedalus.storage.sources.base import TickRange
 from daedalus.storage.sources.dispatch import open_source
 from daedalus.storage.sources.parquet import ParquetSource
 from daedalus.storage.sources.parquet_files import is_readable
-from daedalus.storage.view_reader import needs_nanoseconds, source_name_of
+from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds, source_name_of, view_source_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +30,7 @@ __all__ = [
     "RunSources",
     "feed_range",
     "is_run_relation",
+    "own_ticks_per_second",
     "scanned_views",
     "ticks_per_second",
     "view_ticks_per_second",
@@ -67,6 +68,16 @@ def ticks_per_second(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> int
 def view_ticks_per_second(view: FeatureViewDef) -> int:
     """The same for one view: microseconds, or nanoseconds where its time is that fine."""
     return 1_000_000_000 if needs_nanoseconds(view) else 1_000_000
+
+
+def own_ticks_per_second(view: FeatureViewDef) -> int:
+    """Ticks per second of a view's own time column, to which windows and instants are rounded."""
+    dtype = view.field(view.timestamp_field).dtype
+    named = {"TIMESTAMP_S": 1, "TIMESTAMP_MS": 1_000, "TIMESTAMP_NS": 1_000_000_000}
+    if dtype in named:
+        return named[dtype]
+    unit = view_source_unit(view)
+    return 1_000_000_000 if unit < UNIT_US["us"] else round(1_000_000 / unit)
 
 
 def feed_range(config: TrainingRunConfig, view: FeatureViewDef) -> TickRange:

@@ -25,15 +25,20 @@ from daedalus.pipelines.operators import RayUdfTransform, Scan, Sink, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.profiling import NO_PROFILE, DayProfile
 from daedalus.pipelines.run_relations import is_run_relation
-from daedalus.pipelines.run_sources import feed_range, scanned_views, ticks_per_second, views_behind
+from daedalus.pipelines.run_sources import (
+    feed_range,
+    own_ticks_per_second,
+    scanned_views,
+    ticks_per_second,
+    views_behind,
+)
 from daedalus.pipelines.source_times import source_times
 from daedalus.storage.sources.base import TickRange
-from daedalus.storage.view_reader import UNIT_US, ViewReader, view_source_unit
+from daedalus.storage.view_reader import ViewReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from daedalus.catalog.model import FeatureViewDef
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.metadata.days import DayManifest, DayStore
     from daedalus.pipelines.days.scheduling import Workers
@@ -287,19 +292,9 @@ def day_context(
         sources=sources,
         day=day,
         ticks_per_second=ticks_per_second(pipeline, catalog),
-        spine_ticks=_own_ticks(catalog.view(_spine_scan(pipeline).source_ref)),
+        spine_ticks=own_ticks_per_second(catalog.view(_spine_scan(pipeline).source_ref)),
         output_root=config.output_path,
     )
-
-
-def _own_ticks(view: FeatureViewDef) -> int:
-    """Ticks per second of a view's own time column."""
-    dtype = view.field(view.timestamp_field).dtype
-    named = {"TIMESTAMP_S": 1, "TIMESTAMP_MS": 1_000, "TIMESTAMP_NS": 1_000_000_000}
-    if dtype in named:
-        return named[dtype]
-    unit = view_source_unit(view)
-    return 1_000_000_000 if unit < UNIT_US["us"] else round(1_000_000 / unit)
 
 
 def _spine_scan(pipeline: OperatorPipeline) -> Scan:
