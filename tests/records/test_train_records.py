@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from daedalus.errors import DaedalusError, ExecutionError
+from daedalus.metadata.provenance import GitState, git_state
 from daedalus.metadata.store import RunStatus
 from daedalus.pipelines.records import TrainingRunRecord
 from daedalus.platform import PlatformRegistry, RunOptions
@@ -33,6 +34,17 @@ from pipelines.tiny import DAYS, ROWS, events
 if TYPE_CHECKING:
     from daedalus.pipelines.executor import RunProgress
     from records.conftest import Trained
+
+
+def test_a_repository_that_git_cannot_compare_is_not_clean(tmp_path: Path) -> None:
+    in_it = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@x"]
+    subprocess.run([*in_it, "init", "-q"], check=True)
+    subprocess.run([*in_it, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    clean = git_state(tmp_path)
+    assert clean is not None
+    assert not clean.dirty
+    (tmp_path / ".git" / "index").write_bytes(b"no index")
+    assert git_state(tmp_path) == GitState(sha=clean.sha, dirty=True)
 
 
 def test_the_record_of_a_run(enriched: Trained) -> None:

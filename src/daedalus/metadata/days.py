@@ -17,18 +17,20 @@ import socket
 import uuid
 import warnings
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, SoftFileLock, Timeout
 
 from daedalus.errors import BusyError, ExecutionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from filelock import BaseFileLock
 
+#: A day, or an instant, which is a day to Python.
+Key = TypeVar("Key", bound=dt.date)
 MANIFEST_NAME = "_manifest.json"
 _FORMAT = 1
 
@@ -99,12 +101,18 @@ class DayStore:
 
     def days(self) -> list[dt.date]:
         """The complete days, ascending."""
+        return self._complete(dt.date.fromisoformat)
+
+    def _complete(self, parse: Callable[[str], Key]) -> list[Key]:
+        """The keys of the complete folders, ascending."""
         found = []
         for folder in self.root.glob(f"{self.partition}=*"):
-            with contextlib.suppress(ValueError):
-                day = dt.date.fromisoformat(folder.name.removeprefix(f"{self.partition}="))
-                if self.manifest(day) is not None:
-                    found.append(day)
+            try:
+                key = parse(folder.name.removeprefix(f"{self.partition}="))
+            except ValueError:
+                continue
+            if self.manifest(key) is not None:
+                found.append(key)
         return sorted(found)
 
     def manifest(self, day: dt.date) -> DayManifest | None:
@@ -240,13 +248,7 @@ class InstantStore(DayStore):
 
     def instants(self) -> list[dt.datetime]:
         """The complete instants, ascending."""
-        found = []
-        for folder in self.root.glob(f"{self.partition}=*"):
-            with contextlib.suppress(ValueError):
-                instant = dt.datetime.fromisoformat(folder.name.removeprefix(f"{self.partition}="))
-                if self.manifest(instant) is not None:
-                    found.append(instant)
-        return sorted(found)
+        return self._complete(dt.datetime.fromisoformat)
 
 
 def flush(path: Path) -> None:

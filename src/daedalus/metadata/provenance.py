@@ -26,8 +26,8 @@ class GitState:
 
     Attributes:
         sha: the commit.
-        dirty: whether files of the project differ from it, or are not in it.
-        changes: digest of these differences; empty when there are none.
+        dirty: whether files of the project differ from it, or are not in it, or git could not say so in time.
+        changes: digest of these differences; empty when there are none, or nobody knows them.
     """
 
     sha: str
@@ -51,7 +51,9 @@ def git_state(folder: Path, *, without: Iterable[Path] = ()) -> GitState | None:
         return None
     inside = [path.relative_to(folder) for path in without if path.is_relative_to(folder) and path != folder]
     places = [".", *(f":(exclude){path.as_posix()}" for path in inside)]
-    status = _git(folder, "status", "--porcelain", "--", *places) or b""
+    status = _git(folder, "status", "--porcelain", "--", *places)
+    if status is None:
+        return GitState(sha=sha.decode().strip(), dirty=True)
     if not status.strip():
         return GitState(sha=sha.decode().strip(), dirty=False)
     difference = _git(folder, "diff", "HEAD", "--", *places) or b""
