@@ -16,7 +16,7 @@ from daedalus.cli.options import (
     run_options,
     service_or_default,
 )
-from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
+from daedalus.cli.render import Format, FormatOption, counted, notices, print_json, print_table, say
 from daedalus.cli.runs import RootOption, RunArgument  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def _print_plan(found: RunPlan) -> None:
     if not days:
         say("nothing to do: every day is up to date")
     elif found.seconds is None:
-        say(f"{_days(days)} to write; no past run says how long that takes")
+        say(f"{counted(days, 'day')} to write; no past run says how long that takes")
     else:
-        past = _days(found.estimated_from)
-        say(f"{_days(days)} to write, about {found.seconds:g} s, judged by {past} that were written")
+        past = counted(found.estimated_from, "day")
+        say(f"{counted(days, 'day')} to write, about {found.seconds:g} s, judged by {past} that were written")
     notices(found.notices)
 
 
@@ -134,7 +134,7 @@ def _print_reproduction(found: Reproduction) -> None:
     if found.difference is not None:
         _print_days(found.difference)
     if found.same:
-        say(f"run {found.run_id} reproduced: {_days(len(found.days))} with equal content")
+        say(f"run {found.run_id} reproduced: {counted(len(found.days), 'day')} with equal content")
     elif found.error:
         say(f"run {found.run_id} cannot be made again: {found.error}")
     elif not found.ran:
@@ -176,7 +176,7 @@ def diff_runs(
         print_json(found.to_dict())
     else:
         _print_days(found)
-        say(f"{_days(found.same)} equal, {_days(len(found.days))} differ")
+        say(f"{counted(found.same, 'day')} equal, {counted(len(found.days), 'day')} differ")
     return 1 if found.days else 0
 
 
@@ -201,10 +201,6 @@ def _print_days(found: RunDiff) -> None:
             rows.append((*place, column.column, column.rows, column.note or shown))
     if rows:
         print_table(("day", "stage", "column", "rows", "difference"), rows)
-
-
-def _days(count: int) -> str:
-    return f"{count} day" if count == 1 else f"{count} days"
 
 
 def _some(names: tuple[str, ...]) -> str:

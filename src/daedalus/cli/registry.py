@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daedalus.cli.render import Format, FormatOption, cut, notices, print_json, print_table, say
+from daedalus.cli.render import Format, FormatOption, counted, cut, notices, print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ def lock(
         return
     _print_changes(report.changes)
     state = "wrote" if report.written else "up to date:"
-    say(f"{state} {report.file} ({len(report.services)} services)")
+    say(f"{state} {report.file} ({counted(len(report.services), 'service')})")
 
 
 @app.command("diff")
@@ -88,7 +88,7 @@ def check(lock_file: LockFileOption = None, output: FormatOption = Format.TABLE)
     else:
         _print_changes(found.refused)
         if found.ok:
-            say(f"ok: {len(found.services)} services against {found.file}")
+            say(f"ok: {counted(len(found.services), 'service')} against {found.file}")
             notices(found.mends())
         else:
             for mend in found.mends():

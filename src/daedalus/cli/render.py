@@ -160,6 +160,15 @@ def say(text: str) -> None:
     sys.stdout.write(spelled_out(text) + "\n")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts.
+
+    >>> counted(1, "day"), counted(0, "day")
+    ('1 day', '0 days')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def program() -> str:
     """How a person calls `daeda` here: by name when the shell finds it, else by its path."""
     import shutil

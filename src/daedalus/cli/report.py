@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daedalus.cli.options import ServiceArgument, service_or_default
-from daedalus.cli.render import Format, FormatOption, notices, print_json, print_table, say
+from daedalus.cli.render import Format, FormatOption, counted, notices, print_json, print_table, say
 
 
 def report(
@@ -38,5 +38,7 @@ def report(
         return
     if written.remarks:
         print_table(("column", "stands out"), written.remarks)
-    say(f"wrote {written.path} ({len(written.days)} days, {written.rows} rows, {written.columns} columns)")
+    say(
+        f"wrote {written.path} ({counted(len(written.days), 'day')}, {written.rows} rows, {written.columns} columns)"
+    )
     notices(written.notices)

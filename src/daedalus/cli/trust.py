@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daedalus.cli.options import ServiceArgument, parse_day, service_or_default
-from daedalus.cli.render import Format, FormatOption, cut, print_json, print_table, say
+from daedalus.cli.render import Format, FormatOption, counted, cut, print_json, print_table, say
 
 if TYPE_CHECKING:
     from daedalus.trust.feature_runs import FeatureTestResult
@@ -149,7 +149,7 @@ def _print_findings(found: dict[str, Any]) -> None:
         print_table(("check", "what to do"), hints)
     for text in found["not_checked"]:
         say(f"not checked: {text}")
-    say(f"{found['service']} {found['day']}: {len(lines)} findings in {found['rows']} rows")
+    say(f"{found['service']} {found['day']}: {counted(len(lines), 'finding')} in {found['rows']} rows")
 
 
 def run_tests(

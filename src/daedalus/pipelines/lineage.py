@@ -339,7 +339,9 @@ def _words(spec: AggregationSpec) -> str:
     'list of i by u, 7 days, newest 32'
     """
     value = f" of {spec.value_column}" if spec.value_column else ""
-    window = f", {spec.window_days:g} days" if spec.window_days is not None else ", the whole past"
+    window = ", the whole past"
+    if spec.window_days is not None:
+        window = ", 1 day" if spec.window_days == 1 else f", {spec.window_days:g} days"
     items = f", newest {spec.max_items}" if spec.max_items is not None else ""
     condition = f", where {spec.condition}" if spec.condition is not None else ""
     return f"{spec.operation}{value} by {', '.join(spec.group_by)}{window}{items}{condition}"

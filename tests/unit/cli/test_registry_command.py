@@ -43,7 +43,7 @@ def test_check_without_a_lock_fails_with_the_mend(daeda, shop):
 
 def test_lock_then_check(daeda, shop):
     assert "wrote" in daeda("registry", "lock").out
-    assert daeda("registry", "check").out.startswith("ok: 1 services")
+    assert daeda("registry", "check").out.startswith("ok: 1 service against")
     assert "up to date" in daeda("registry", "lock").out
     assert "no change" in daeda("registry", "diff").out
 

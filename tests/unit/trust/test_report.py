@@ -240,7 +240,7 @@ def test_a_project_gets_its_lineage(tmp_path, monkeypatch):
     assert sum("output" in box for box in boxes) == 12
     assert sum("field" in box for box in boxes) == len(graph.of_kind(NodeKind.FIELD))
     shown = " ".join(page.texts)
-    assert "count by customer_id, 1 days" in shown
+    assert "count by customer_id, 1 day" in shown
     data = json.loads(next(script for script in page.scripts if script.startswith("{")))
     assert len(data["graph"]["outputs"]) == 13
     with pytest.raises(ExecutionError, match="cannot be written"):
