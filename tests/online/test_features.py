@@ -23,7 +23,7 @@ from daedalus.online.pushing import read_rows
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.online import get_online, online_service, online_store, push_online, rolling_plan
 from daedalus.platform.online_loading import materialize_online
-from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, at, column, tiny, users
+from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, at, column, events, tiny, users
 from support.oracle import rolling_oracle
 
 if TYPE_CHECKING:
@@ -128,6 +128,39 @@ def test_a_spine_of_dates_is_read_at_the_instant_that_is_materialized(
     table = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
     found = get_online(registry, "s", table.select(["user_id", "artwork_id"]).to_pylist(), as_of=instant)
     assert found.values.select(["liked", "seen"]).to_pylist() == table.select(["liked", "seen"]).to_pylist()
+
+
+def test_a_window_that_is_rounded_up_keeps_its_oldest_event(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    start = int(dt.datetime(2026, 5, 2, 8, tzinfo=dt.UTC).timestamp())
+    rows = events([(1, "2026-05-02", 1, 10, "view", "a"), (2, "2026-05-02", 1, 11, "view", "a")])
+    registry = project(
+        tmp_path,
+        redis_server,
+        "events",
+        events_view={
+            "source": EVENTS["source"] | {"timestamp_unit": "s"},
+            "fields": [*EVENTS["fields"], {"name": "ts", "dtype": "BIGINT"}],
+        },
+        service={
+            # 3602.88 s, which a column of seconds makes 3603
+            "aggregation_specs": [
+                {"name": "seen", "group_by": ["user_id"], "operation": "count", "window_days": 0.0417}
+            ],
+            "columns": ["events:user_id", "events:artwork_id", "rolling:seen"],
+        },
+        data={
+            **{f"events/{day}.parquet": None for day in DAYS},
+            "events/a.parquet": rows.set_column(1, "ts", pa.array([start, start + 3603], pa.int64())),
+        },
+    )
+    instant = dt.datetime.fromtimestamp(start + 3603, dt.UTC)
+    result, _ = materialize_online(registry, "s", as_of=instant)
+    table = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
+    assert table["seen"].to_pylist() == [1, 1]
+    found = get_online(registry, "s", table.select(["user_id", "artwork_id"]).to_pylist(), as_of=instant)
+    assert found.values["seen"].to_pylist() == [1, 1]
 
 
 def test_static_columns_are_joined_to_events_and_candidates(

@@ -20,6 +20,7 @@ from daedalus.pipelines.days.rolling_tiers import (
     TimeUnit,
     history_columns,
     history_inputs,
+    in_own_ticks,
     relation_specs,
     spine_columns,
 )
@@ -70,7 +71,7 @@ class RollingPlan:
         """
         operators, indexes, statics = [], [], []
         behind: dict[str, FeatureViewDef] = {}
-        fine = needs_nanoseconds(spine)
+        fine, own = needs_nanoseconds(spine), own_ticks_per_second(spine)
         for operator in pipeline:
             if isinstance(operator, RollingAggregate | PointInTimeJoin) and operator.specs:
                 histories = [_history_behind(pipeline, operator, spec, catalog) for spec in operator.specs]
@@ -79,14 +80,14 @@ class RollingPlan:
                 behind |= {view.name: view for view in views}
                 operators.append(operator)
                 statics.append(tuple(joins for _, joins in histories))
-                indexes.append(
-                    tuple(_index(view, spec) for view, spec in zip(views, operator.specs, strict=True))
-                )
+                # A window that is rounded up reaches back further than it says.
+                rounded = in_own_ticks(operator.specs, own)
+                indexes.append(tuple(_index(view, spec) for view, spec in zip(views, rounded, strict=True)))
         return cls(
             operators=tuple(operators),
             indexes=tuple(indexes),
             spine=spine,
-            unit=TimeUnit(10**9 if fine else 10**6, own_ticks_per_second(spine)),
+            unit=TimeUnit(10**9 if fine else 10**6, own),
             names=tuple(spec.name for operator in operators for spec in operator.specs),
             views=behind,
             statics=tuple(statics),
