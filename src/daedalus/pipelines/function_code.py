@@ -22,14 +22,18 @@ def named_functions(operators: Iterable[AnyOperator]) -> tuple[str, ...]:
     return tuple(sorted({name for name in named if ":" in name}))
 
 
+def look_in_project() -> None:
+    """Have modules found in the working directory, too, where an installed program does not look."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
 def function_file(name: str) -> Path | None:
     """The file that holds the function of a dotted path; None when there is none to be found."""
-    module = name.partition(":")[0]
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # as where the function is loaded
+    look_in_project()
     try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except Exception:  # noqa: BLE001 - the packages around the module are run, and are the user's
         return None
     origin = None if spec is None else spec.origin
     return Path(origin) if origin and Path(origin).is_file() else None

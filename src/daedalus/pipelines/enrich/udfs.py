@@ -14,8 +14,6 @@ module or, for one defined in a script, get a copy.
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -25,6 +23,7 @@ import pyarrow as pa
 
 from daedalus.errors import DefinitionError, did_you_mean
 from daedalus.pipelines.enrich.kernels import pool_half, pool_single
+from daedalus.pipelines.function_code import look_in_project
 from daedalus.storage.embedding_kernels import compiled
 
 if TYPE_CHECKING:
@@ -190,8 +189,7 @@ def resolve_udf(name: str, where: str = "") -> RegisteredUdf:
     if ":" not in name:
         raise DefinitionError(f"unknown UDF {name!r}", where=where, hint=_hint(name))
     module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # an installed program does not look in the project's folder
+    look_in_project()
     try:
         loaded = importlib.import_module(module)
         for part in attribute.split("."):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.model import FeatureViewDef
     from daedalus.pipelines.days.context import DayContext
+    from daedalus.pipelines.days.relation_graph import RelationGraph
     from daedalus.pipelines.days.visibility import AsOf
     from daedalus.pipelines.instants.as_of import AsOfPipeline
 
@@ -61,14 +62,8 @@ def write_entities(
             stream.add(operator)
         graph = relations.graph
         types = graph.types(plan.relation)
-        created = types.get(view.source.created_field, "")
-        visible = visible_sql(view, created, as_of, context.ticks_per_second, with_ttl=True)
         keys = [quote_ident(key) for key in plan.keys]
-        conditions = [visible, *(f"{key} IS NOT NULL" for key in keys)]
-        newest = (
-            f"SELECT * FROM ({graph.sql(plan.relation)}) WHERE {' AND '.join(conditions)} "
-            f"QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {ROW} DESC) = 1"
-        )
+        newest = _newest_sql(plan, of_candidates, as_of, graph)
         if asked is not None:
             connection.register("__asked", _checked(asked, plan.keys))
             newest = (
@@ -99,6 +94,19 @@ def write_entities(
             hint="Choose a later time",
         )
     return replace(as_of, rows=file, absent=relations.absent[plan.relation])
+
+
+def _newest_sql(plan: AsOfPipeline, context: DayContext, as_of: AsOf, graph: RelationGraph) -> str:
+    """A SELECT of each entity's newest visible candidate."""
+    view = context.catalog.view(plan.view)
+    created = graph.types(plan.relation).get(view.source.created_field, "")
+    visible = visible_sql(view, created, as_of, context.ticks_per_second, with_ttl=True)
+    keys = [quote_ident(key) for key in plan.keys]
+    conditions = [visible, *(f"{key} IS NOT NULL" for key in keys)]
+    return (
+        f"SELECT * FROM ({graph.sql(plan.relation)}) WHERE {' AND '.join(conditions)} "
+        f"QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {ROW} DESC) = 1"
+    )
 
 
 def _checked(asked: pa.Table, keys: tuple[str, ...]) -> pa.Table:
