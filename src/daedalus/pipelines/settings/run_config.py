@@ -6,6 +6,7 @@ import calendar
 import re
 from dataclasses import dataclass, field, fields
 from datetime import date
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -270,6 +271,8 @@ def _plain(value: Any) -> Any:
         return _plain(value.to_mapping())
     if isinstance(value, FeatureColumnRef | Path):
         return str(value)
+    if isinstance(value, Enum):
+        return value.value
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value
