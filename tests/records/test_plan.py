@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -153,3 +154,10 @@ def test_changed_code_of_an_embedding_function_is_seen(enriched: Trained, monkey
     assert {(day.stage, day.columns) for day in found.writes} == {("enrich", ("image",))}
     assert "column image changed (code " in found.writes[0].reason
     assert planned(found) == done(enriched.train())
+
+
+def test_enriching_alone_plans_the_days_that_have_a_skeleton(enriched: Trained) -> None:
+    enriched.train(target_dates=[dt.date.fromisoformat(SECOND)], stages="skeleton")
+    found = plan(enriched, stages="enrich")
+    assert planned(found) == {("enrich", SECOND): "not there yet"}
+    assert planned(found) == done(enriched.train(stages="enrich"))

@@ -24,9 +24,9 @@ class RunProgress:
     """How far a run is.
 
     Attributes:
-        stage: `skeleton` or `enrich`.
-        day: the day that was just worked on, ISO.
-        done: days (skeleton) or rows (enrich) that are finished.
+        stage: `skeleton`, `enrich`, `sink` or `materialize`.
+        day: the day that was just worked on, ISO; of a materialization its instant.
+        done: what is finished: days (skeleton, sink), rows (enrich) or steps (materialize).
         total: how many there are.
     """
 
@@ -64,7 +64,8 @@ class ExecutionRequest:
 
     Attributes:
         catalog: None loads the project's definitions.
-        target_dates: the days; empty is every day of `feed_start..feed_end` that has events.
+        target_dates: the days; empty is every day of `feed_start..feed_end` that has events, and for `enrich` alone
+            every day of the skeleton that is there.
         stages: `skeleton`, `enrich`, or `all`.
         progress: told how far the run is.
         envelope: what enrichment workers may take.

@@ -97,7 +97,7 @@ def plan_run(
     catalog = registry.facade(config).catalog
     pipeline = registry.pipeline(service, config)
     with contextlib.closing(RunInputs(pipeline, catalog, config, target_dates)) as inputs:
-        days = tuple(inputs.states(inputs.target_days(), stages=stages))
+        days = tuple(inputs.states(inputs.target_days(stages=stages), stages=stages))
     lock = diff_registry(registry, options=options)
     store = MetadataStore(config.output_path)
     runs = [

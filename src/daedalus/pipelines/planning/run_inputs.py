@@ -67,8 +67,9 @@ class RunInputs:
     ) -> None:
         self._pipeline = pipeline
         self._config = config
+        self._target_dates = sorted(set(target_dates))
         request = ExecutionRequest(
-            pipeline=pipeline, run_config=config, catalog=catalog, target_dates=tuple(target_dates)
+            pipeline=pipeline, run_config=config, catalog=catalog, target_dates=tuple(self._target_dates)
         )
         root = config.output_path / pipeline.service
         self._skeleton, self._enriched = DayStore(root / "skeleton"), DayStore(root / "enriched")
@@ -82,8 +83,10 @@ class RunInputs:
         """Let go of the sources."""
         self._sources.close()
 
-    def target_days(self) -> list[dt.date]:
-        """The days that a run would look at."""
+    def target_days(self, *, stages: str = "all") -> list[dt.date]:
+        """The days that a run of these stages would look at, ascending."""
+        if stages == "enrich":
+            return self._target_dates or self._skeleton.days()
         return self._run.target_days()
 
     def fingerprint(self, day: dt.date) -> dict[str, Any]:
