@@ -78,9 +78,12 @@ def test_the_specs_mean_what_the_flights_oracle_says(tmp_path: Path) -> None:
     specs = load_training_config(PROJECT).aggregation_specs
     assert len(specs) == 15
     options = [spec.to_mapping() for spec in specs]
-    options = [
-        given if given.get("history_view") else {**given, "history_view": "flights"} for given in options
-    ]
+    # As a service has them: the spine's time, and that of the view whose rows are the history.
+    times = {"arrivals": "landed_at", "flights": "scheduled_departure"}
+    for given in options:
+        given.setdefault("history_view", "flights")
+        given["timestamp_column"] = "scheduled_departure"
+        given["history_timestamp_column"] = times[given["history_view"]]
     for row in rolling_oracle(spine, options, history=history).to_pylist():
         wanted = expected(sources, row["flight_seq"])
         for given in options:
