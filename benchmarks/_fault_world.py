@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SERVICE = "dssm_ranking"
 _DIMENSION = 16
 #: What a killed run may leave, and the next one has to remove.
-LEFTOVERS = (".new-", ".old-", ".history-", ".qid_map.parquet.", ".metadata.sqlite.", ".staging-", ".parts-")
+LEFTOVERS = (".new-", ".old-", ".qid_map.parquet.", ".metadata.sqlite.", ".staging-", ".parts-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -244,7 +244,6 @@ class Bench:
         folder: Path,
         parameters: dict[str, Any],
         *,
-        methods: Sequence[Method] | None = None,
         order_by: Sequence[str],
         tolerance: float = 0.0,
     ) -> None:
@@ -257,7 +256,7 @@ class Bench:
         import pyarrow.parquet as pq
 
         expected = None
-        for method in methods or self.methods:
+        for method in self.methods:
             path = folder / "answer.parquet"
             path.unlink(missing_ok=True)
             ran = self._child(method, folder=folder, parameters=parameters, answer=path)
@@ -277,7 +276,6 @@ class Bench:
         parameters: dict[str, Any],
         *,
         methods: Sequence[Method] | None = None,
-        repeat: int | None = None,
     ) -> list[Measured]:
         """Measure the methods one after another, and print their table."""
         found = []
@@ -287,7 +285,7 @@ class Bench:
                 folder=folder,
                 sample=sample,
                 parameters=parameters,
-                repeat=repeat or self.options.repeat,
+                repeat=self.options.repeat,
             )
             if isinstance(ran, str):
                 line = next(line for line in reversed(ran.splitlines()) if line.startswith(_MARK))

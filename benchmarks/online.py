@@ -28,11 +28,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _harness import PEERS_PYTHON
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).resolve().parents[1]
-PEERS_PYTHON = Path(os.environ.get("BENCH_PYTHON", ROOT / ".venv-bench" / "bin" / "python"))
 BATCHES = (1, 10, 100, 500)
 METHODS = ("raw", "daedalus", "feast")
 DTYPES = {**{f"i{n}": "BIGINT" for n in range(12)}, **{f"d{n}": "DOUBLE" for n in range(4)},
@@ -281,7 +281,7 @@ def main() -> None:
             for method in arguments.methods:
                 before = client.info("memory")["used_memory"]
                 loader = start(method, port, arguments, place, load=True)
-                loaded = {"note": "no environment with Feast: scripts/setup_bench.sh"}
+                loaded = {"note": "feast is not installed: make bench"}
                 if loader is not None:
                     loaded = answer(loader, place, method)
                     loader.communicate()
