@@ -15,15 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daedalus.catalog.dtypes import to_arrow
 from daedalus.cli.main import main
 from daedalus.errors import DefinitionError
-from daedalus.online import EVENT_TIME, OnlineStoreConfig, RedisOnlineStore
+from daedalus.online import EVENT_TIME, OnlineStoreConfig, ReadRequest, RedisOnlineStore, table_of_view
 from daedalus.online.json_values import typed
 from daedalus.online.pushing import read_rows
 from daedalus.platform import PlatformRegistry
 from daedalus.platform.online import get_online, online_service, online_store, push_online, rolling_plan
 from daedalus.platform.online_loading import materialize_online
-from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, at, column, events, tiny, users
+from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, at, column, events, tiny, users
 from support.oracle import rolling_oracle
 
 if TYPE_CHECKING:
@@ -235,6 +236,45 @@ def test_a_view_that_was_pushed_is_read_at_once(tmp_path: Path, redis_server: Re
     found = get_online(registry, "s", [{"user_id": 1, "artwork_id": 10}], as_of="2026-05-02T10:00")
     assert found.values["tier"].to_pylist() == ["team"]
     assert found.tables["users"].staleness_seconds.to_pylist() == [3600.0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "unit", "values"),
+    [
+        ("TIMESTAMP_NS", "ms", [at("2026-05-01"), at("2026-05-02 10:00:00.000001")]),
+        ("DATE", "ms", [dt.date(2026, 5, 2), dt.date(2026, 5, 3)]),
+        ("BIGINT", "ms", [0, 1_777_716_000_001]),
+        ("UBIGINT", "s", [1_777_716_000, 1_777_716_001]),
+    ],
+)
+def test_what_is_not_known_yet_is_not_read(
+    tmp_path: Path, redis_server: RedisServer, dtype: str, unit: str, values: list[Any]
+) -> None:
+    instant = "2026-05-02T10:00"  # 1,777,716,000 s after 1970
+    url = {"url": redis_server.url, "namespace": f"t{secrets.token_hex(4)}"}
+    view = {
+        "online": True,
+        "source": {**USERS["source"], "created_field": "made", "timestamp_unit": unit},
+        "fields": [*USERS["fields"], {"name": "made", "dtype": dtype}],
+    }
+    registry = PlatformRegistry.open(tiny(tmp_path, users_view=view, runtime={"online_store": url}).root)
+    table = table_of_view(registry.catalog.view("users"))
+    kind = to_arrow(dtype)
+    known, late = (
+        users((user, "2026-05-01", tier)).append_column("made", pa.array([made], kind))
+        for user, tier, made in ((1, "known", values[0]), (2, "late", values[1]))
+    )
+    push_online(registry, "users", pa.concat_tables([known, late]), as_of=instant)
+    request = ReadRequest(table=table, keys=[pa.array([1, 2], pa.int64())])
+    with online_store(registry) as store:
+
+        def statuses(when: str) -> list[str]:
+            return store.read([request], as_of=dt.datetime.fromisoformat(when)).tables[0].statuses
+
+        assert statuses(instant) == ["found", "missing"]
+        push_online(registry, "users", late, as_of="2026-05-04", store=store)
+        assert statuses(instant) == ["found", "not_yet"]
+        assert statuses("2026-05-04") == ["found", "found"]
 
 
 def test_entities_that_the_source_lost_are_pruned(tmp_path: Path, redis_server: RedisServer) -> None:

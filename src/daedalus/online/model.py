@@ -45,6 +45,7 @@ class OnlineTable:
         ttl_seconds: how long after its event time a row is valid.
         delay_seconds: how long after its event time a row is visible.
         created_field: a row is visible from this time on, too; empty when there is none.
+        created_unit: of one that is a whole number: `s`, `ms`, `us`, `ns`.
         sequence_field: tells rows of one event time apart; empty when there is none.
     """
 
@@ -54,6 +55,7 @@ class OnlineTable:
     ttl_seconds: float | None = None
     delay_seconds: float = 0.0
     created_field: str = ""
+    created_unit: str = "us"
     sequence_field: str = ""
 
     @property
@@ -303,6 +305,7 @@ def table_of_view(view: FeatureViewDef) -> OnlineTable:
         ttl_seconds=view.ttl_seconds,
         delay_seconds=view.delay_seconds,
         created_field=view.source.created_field,
+        created_unit=view.source.timestamp_unit,
         sequence_field=view.source.sequence_field,
     )
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from daedalus.catalog.dtypes import to_arrow
 from daedalus.errors import DefinitionError, did_you_mean
-from daedalus.online.instants import US, instant_us
+from daedalus.online.instants import US, instant_us, known_until
 from daedalus.online.json_values import typed
 from daedalus.online.model import EVENT_TIME
 from daedalus.online.rolling import event_times
@@ -142,11 +142,18 @@ def visible(view: FeatureViewDef, rows: pa.Table, instant: dt.datetime) -> pa.Ch
     """Which rows can be seen at the instant: arrived, and known."""
     now = instant_us(instant)
     times = rows.column(EVENT_TIME)
-    limit = pa.scalar(now - round(view.delay_seconds * US), pa.timestamp("us", "UTC")).cast(times.type)
-    seen = pc.fill_null(pc.less_equal(times, limit), not view.timestamp_field)
-    created = view.source.created_field
-    if created and pa.types.is_timestamp(rows.column(created).type):
-        column = rows.column(created)
-        known = pa.scalar(now, pa.timestamp("us", column.type.tz)).cast(column.type)
-        seen = pc.and_(seen, pc.fill_null(pc.less_equal(column, known), False))
-    return seen
+    newest = pa.scalar(now - round(view.delay_seconds * US), pa.timestamp("us", "UTC")).cast(times.type)
+    seen = pc.fill_null(pc.less_equal(times, newest), not view.timestamp_field)
+    if not view.source.created_field:
+        return seen
+    created = rows.column(view.source.created_field)
+    limit: Any = known_until(created.type, view.source.timestamp_unit, now)
+    if pa.types.is_date32(created.type):
+        created = created.cast(pa.int32())
+    elif pa.types.is_timestamp(created.type):
+        fine = "ns" if created.type.unit == "ns" else "us"
+        created = created.cast(pa.timestamp(fine, created.type.tz)).cast(pa.int64())
+    elif pa.types.is_uint64(created.type):
+        # Before 1970, nothing that counts from there on was known.
+        limit = pa.scalar(limit if limit >= 0 else None, created.type)
+    return pc.and_(seen, pc.fill_null(pc.less_equal(created, limit), False))

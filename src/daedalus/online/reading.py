@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from daedalus.errors import ExecutionError
 from daedalus.online.decoding import Decoded
-from daedalus.online.instants import US
+from daedalus.online.instants import US, known_until
 from daedalus.online.layout import BIAS, DELETED, FORMAT, HEADER_DTYPE, unreadable
 from daedalus.online.model import Status, TableValues, unbiased
 from daedalus.storage.exact_cast import cast_exactly
@@ -100,24 +100,20 @@ def _statuses(
     late = now - round(table.delay_seconds * US)
     unseen = (event > late) | ((event == late) & (head["event_ns"] > 0))
     unseen &= has_event
-    if table.created_field and _created_is_time(table):
-        unseen |= unbiased(head["created"]) > _in_unit_of_created(table, now)
+    if table.created_field:
+        unseen |= _created_after(table, head["created"], now)
     status[unseen] = Status.NOT_YET
     status[((head["flags"] & DELETED) != 0) & (event <= now)] = Status.DELETED
     status[missing] = Status.MISSING
     return status
 
 
-def _created_is_time(table: OnlineTable) -> bool:
+def _created_after(table: OnlineTable, created: NDArray[Any], now: int) -> NDArray[np.bool_]:
     kind = table.layout.schema.field(table.created_field).type
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date32(kind))
-
-
-def _in_unit_of_created(table: OnlineTable, now_us: int) -> int:
-    kind = table.layout.schema.field(table.created_field).type
-    if pa.types.is_date32(kind):
-        return now_us // (86_400 * US)
-    return now_us * 1000 if kind.unit == "ns" else now_us
+    limit = known_until(kind, table.created_unit, now)
+    # As records have it: numbers without a sign as they are, all others biased.
+    late: NDArray[np.bool_] = (created if pa.types.is_uint64(kind) else unbiased(created)) > limit
+    return late
 
 
 def _heads(records: Sequence[bytes], subject: str) -> NDArray[Any]:
