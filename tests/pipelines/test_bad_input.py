@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
 from daedalus.errors import DaedalusError, DefinitionError, ExecutionError, SourceError
+from daedalus.pipelines.executor import run_pipeline
 from daedalus.pipelines.notices import pipeline_notices
 from daedalus.pipelines.planning.run_inputs import RunInputs
 from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, at, column, events, tiny, users
@@ -603,3 +605,19 @@ def test_names_that_differ_only_in_case_or_mean_something_to_sql(tmp_path: Path,
         {"from": "a", "group": 1, "select": [], "where": 0},
         {"from": "b", "group": 2, "select": ["a"], "where": 1},
     ]
+
+
+def test_what_enrichment_lacks_is_said_before_the_skeleton_is_made(tmp_path: Path) -> None:
+    column = {"ref": "embedding:image", "dtype": "FLOAT[]", "shape": {"dimension": 2}}
+    made = {"name": "image", "source_id_column": "artwork_id", "udf_name": "lookup_embedding_udf"}
+    project = tiny(
+        tmp_path,
+        service={"columns": [*SERVICE["columns"], column]},
+        embedding_stores=[
+            {"name": "images", "path": "images", "embedding_dim": 2, "embedding_dtype": "float32"}
+        ],
+        enrichment_specs=[{**made, "store_name": "images"}],
+    )
+    with pytest.raises(ExecutionError, match=r"no store at .*daeda store build images"):
+        run_pipeline(replace(project.request("s", [FIRST]), stages="all"))
+    assert not (tmp_path / "out" / "s" / "skeleton" / f"dt={FIRST}").exists()

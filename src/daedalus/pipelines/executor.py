@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.days.arrow_udfs import resolve_arrow_udf
-from daedalus.pipelines.enrich.plan import configured_stores
+from daedalus.pipelines.enrich.plan import configured_stores, plan_enrichment
 from daedalus.pipelines.enrich.runtime import RayEnvelope, ray_session
 from daedalus.pipelines.execution import DayResult, ExecutionRequest, ExecutionResult, RunProgress
 from daedalus.pipelines.notices import pipeline_notices
@@ -74,6 +74,9 @@ def _run_stages(
     root = request.run_config.output_path / request.pipeline.service
     skeleton, enriched = DayStore(root / "skeleton"), DayStore(root / "enriched")
     notices = [*request.run_config.notices, *pipeline_notices(request.pipeline, catalog, request.run_config)]
+    if transforms and request.stages == "all":
+        # A store or UDF that is not there is said now, not when the skeleton has been made.
+        plan_enrichment(transforms, configured_stores(transforms, request.run_config))
     days: list[DayResult] = []
     measures: list[Measure] = []
     target_days: list[dt.date] = list(request.target_dates)
