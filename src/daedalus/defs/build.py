@@ -141,7 +141,7 @@ def training_asset(
     return dg.AssetsDefinition.from_graph(
         training_graph(project, service, name, tuple(inputs.values())),
         keys_by_input_name={
-            name: dg.AssetKey(asset_key(*one)) for name, one in zip(inputs.values(), read, strict=True)
+            label: dg.AssetKey(asset_key(*one)) for label, one in zip(inputs.values(), read, strict=True)
         },
         keys_by_output_name={"result": dg.AssetKey(asset_key(TRAINING, service))},
         partitions_def=days,

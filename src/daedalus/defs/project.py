@@ -42,10 +42,8 @@ class DagsterProject:
 
     def days(self) -> tuple[dt.date, dt.date]:
         """The first day of the configured months, and the first day after them."""
-        config = self.registry.config(self.options)
-        last = dt.date(int(config.feed_end[:4]), int(config.feed_end[4:]), 28)
-        after = (last + dt.timedelta(days=4)).replace(day=1)
-        return dt.date(int(config.feed_start[:4]), int(config.feed_start[4:]), 1), after
+        first, last = self.registry.config(self.options).feed_days
+        return first, last + dt.timedelta(days=1)
 
 
 def asset_key(kind: str, name: str) -> list[str]:

@@ -22,7 +22,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from daedalus.errors import BusyError, DaedalusError, ParameterError
+from daedalus.errors import BusyError, DaedalusError, DefinitionError, ParameterError
 from daedalus.metadata.store import MetadataStore, RunStatus
 from daedalus.platform.project import RunOptions
 from daedalus.platform.records import run_holding
@@ -223,12 +223,10 @@ class ElsewhereLauncher:
 
 def require_in_range(config: TrainingRunConfig, day: dt.date) -> None:
     """ParameterError unless the day lies in the configured months."""
-    if not config.holds_day(day):
-        raise ParameterError(
-            f"{day.isoformat()} is outside feed_start..feed_end ({config.feed_start}..{config.feed_end})",
-            where="params.partition",
-            hint="Widen the months in config/training/runtime.yaml",
-        )
+    try:
+        config.require_day(day)
+    except DefinitionError as error:
+        raise ParameterError(error.what, where="params.partition", hint=error.hint) from None
 
 
 def _is_over(job: _Job) -> bool:
