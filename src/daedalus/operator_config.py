@@ -93,6 +93,7 @@ def _write(path: Path, values: Mapping[str, str]) -> None:
     import tomli_w
 
     text = tomli_w.dumps({key: values[key] for key in DEFAULTS if key in values})
+    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".config-", suffix=".tmp")
@@ -101,4 +102,6 @@ def _write(path: Path, values: Mapping[str, str]) -> None:
         # A link stays a link: the file it names is replaced.
         Path(temporary).replace(path.resolve())
     except OSError as exc:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
         raise DefinitionError(f"the file cannot be written: {exc}", where=str(path)) from exc

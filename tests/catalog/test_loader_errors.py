@@ -53,6 +53,11 @@ VIEW_CASES = [
         "views/users.yaml:3, $.ttl: view users: ttl is '0d'. Write a number and a unit: 30s, 15m, 6h, 90d, 2w.",
     ),
     (
+        USERS.replace("fields:\n", "fields:\n  - {name: User_ID, dtype: BIGINT}\n"),
+        "views/users.yaml:11, $.fields[0]: view users: the field 'User_ID' differs only in case from 'user_id', "
+        "which the view's entity or source names. Write user_id, or leave it out.",
+    ),
+    (
         USERS.replace("ttl", "tll"),
         "views/users.yaml:3, $.tll: view users: unknown key 'tll'. Did you mean 'ttl'?",
     ),

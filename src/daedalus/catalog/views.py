@@ -170,6 +170,11 @@ def _all_fields(
     ]
     names = {field.name for field in declared}
     first = {field.name: field for field in implied if field.name not in names}
+    folded = {name.lower(): name for name in first}
+    for index, field in enumerate(declared):
+        if (other := folded.get(field.name.lower())) is not None:
+            what = f"the field {field.name!r} differs only in case from {other!r}, which the view's entity or source names"
+            section.problem(what, "fields", index, hint=f"Write {other}, or leave it out.")
     if source.timestamp_field and source.timestamp_field in (source.created_field, source.sequence_field):
         section.problem(
             "timestamp_field is also created_field or sequence_field", "source", hint="Remove one."

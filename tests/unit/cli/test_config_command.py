@@ -137,3 +137,11 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_family(tmp_path, mon
     monkeypatch.setenv("DAEDALUS_CONFIG", str(tmp_path / "file" / "config.toml"))
     with pytest.raises(DefinitionError, match="cannot be written"):
         operator_config.write_defaults()
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "config.toml").mkdir()
+    monkeypatch.setenv("DAEDALUS_CONFIG", str(tmp_path / "config.toml"))
+    with pytest.raises(DefinitionError, match="cannot be written"):
+        operator_config.write_defaults(force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
