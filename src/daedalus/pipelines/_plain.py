@@ -15,7 +15,6 @@ from functools import cache
 from typing import Any
 
 from daedalus.catalog.aggregation import AggregationSpec
-from daedalus.catalog.model import Unset
 from daedalus.errors import CompileError, did_you_mean
 
 if typing.TYPE_CHECKING:
@@ -117,7 +116,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         if typing.get_origin(option) is tuple:
             if isinstance(value, list) and all(isinstance(item, str) for item in value):
                 return tuple(value)
-        elif isinstance(option, type) and issubclass(option, Enum) and option is not Unset:
+        elif isinstance(option, type) and issubclass(option, Enum):
             if value in [member.value for member in option]:  # a list: YAML's value may not hash
                 return option(value)
             raise CompileError(

@@ -22,7 +22,7 @@ from daedalus.trust.day_facts import rows_of
 from daedalus.trust.values import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -46,14 +46,12 @@ class Finding:
     """Something to look at.
 
     Attributes:
-        check: what was looked for.
         subject: the feature, view or column.
         rows: rows of the day that show it.
         of: rows of the day.
         examples: some of them.
     """
 
-    check: str
     subject: str
     what: str
     rows: int
@@ -69,20 +67,35 @@ def lint_day(
     day: date,
     folder: Path,
 ) -> dict[str, Any]:
-    """What stands out in a day of a service, as plain data."""
+    """What stands out in a day of a service, as plain data.
+
+    Args:
+        pipeline: what runs; says what to read.
+        columns: the service's definitions, which are judged.
+        config: the run's configuration.
+        day: the day.
+        folder: an empty folder for copies.
+
+    Raises:
+        ExecutionError: the day has no events.
+    """
     copies = copy_sources(pipeline, columns, config, day, folder)
     with duckdb_session(config.duckdb_settings()) as connection:
         first = first_instant(columns, config, copies.ticks)
         linter = _Linter(connection, columns, copies, first)
         if not linter.total:
             raise ExecutionError(f"there are no events on {day.isoformat()}", where=f"view {copies.spine}")
-        findings = [finding for check in _CHECKS for finding in check(linter)]
+        findings = [
+            {"check": name, **asdict(finding), "examples": list(finding.examples)}
+            for name, check in _CHECKS.items()
+            for finding in check(linter)
+        ]
     return {
         "service": pipeline.service,
         "day": day.isoformat(),
         "rows": linter.total,
-        "checks": [check.__name__.strip("_").replace("_", " ") for check in _CHECKS],
-        "findings": [asdict(one) | {"examples": list(one.examples)} for one in findings],
+        "checks": list(_CHECKS),
+        "findings": findings,
         "not_checked": linter.skipped,
     }
 
@@ -201,7 +214,6 @@ def _candidate_in_its_own_history(linter: _Linter) -> Iterator[Finding]:
             continue
         yield from linter.finding(
             linter.meets(spec, [value]),
-            check="candidate in its own history",
             subject=spec.name,
             what=f"the row's own {value} is among what {spec.name} collects",
             hint="Set exclude_self: true, unless having met it before is meant to be a feature",
@@ -214,7 +226,6 @@ def _label_in_window(linter: _Linter) -> Iterator[Finding]:
             itself = f"(SELECT {ROW_ID} FROM {linter.day} WHERE {linter.passes(spec, 'r')})"
             yield from linter.finding(
                 itself,
-                check="label event inside a feature window",
                 subject=spec.name,
                 what="the row's own event counts: include_current is true",
                 hint="Set include_current: false where the event is what the model predicts",
@@ -224,7 +235,6 @@ def _label_in_window(linter: _Linter) -> Iterator[Finding]:
         keys = [key for key in linter.spine.join_keys if key in linter.present]
         yield from linter.finding(
             linter.meets(spec, keys, rows=linter.passes(spec, "r")),
-            check="label event inside a feature window",
             subject=spec.name,
             what=f"the same event of the same {' and '.join(keys)} is in the row's window",
             hint="Redelivered events? Drop repeats at the source, or set exclude_self: true",
@@ -260,7 +270,6 @@ def _born_later(
     first = f"(SELECT {theirs}, min({created}) AS born FROM {linter.file(view_name)} GROUP BY {theirs}) v"
     yield from linter.finding(
         f"(SELECT r.{ROW_ID} FROM {linter.day} JOIN {first} ON {equal} WHERE v.born > r.{INSTANT})",
-        check="not yet published",
         subject=subject,
         what=f"{view_name}.{field} says that the row's {' and '.join(left for left, _ in keys)} came later",
         hint="Clocks that differ, or a creation time that is rewritten at the source",
@@ -276,7 +285,6 @@ def _same_session_echo(linter: _Linter) -> Iterator[Finding]:
             continue
         yield from linter.finding(
             linter.meets(spec, [session]),
-            check="same-session echo",
             subject=spec.name,
             what="the window holds events of the row's own session",
             hint="Served features may not be that fresh: delay_seconds says how late data arrives",
@@ -286,9 +294,10 @@ def _same_session_echo(linter: _Linter) -> Iterator[Finding]:
 def _duplicate_rows(linter: _Linter) -> Iterator[Finding]:
     grain = list(linter.columns.service.grain) or [*linter.spine.join_keys, linter.spine.timestamp_field]
     names = ", ".join(quote_ident(name) for name in dict.fromkeys(grain) if name in linter.present)
+    if not names:
+        return
     yield from linter.finding(
         f"(SELECT {ROW_ID} FROM {linter.day} QUALIFY count(*) OVER (PARTITION BY {names}) > 1)",
-        check="duplicate spine rows",
         subject=linter.spine.name,
         what=f"several rows have the same {names}",
         hint="The grain says what one row is: drop repeats at the source, or widen the grain",
@@ -311,7 +320,6 @@ def _null_storm(linter: _Linter) -> Iterator[Finding]:
         if linter.number(f"SELECT count(*) FROM {rows}") >= NULL_SHARE * max(linter.total, 1):
             yield from linter.finding(
                 rows,
-                check="NULL storm in a key",
                 subject=name,
                 what="rows without it find nothing: lists are empty, lookups NULL",
                 hint="Is it missing at the source, or mapped to another column?",
@@ -331,7 +339,6 @@ def _one_key_has_most(linter: _Linter) -> Iterator[Finding]:
         rows = f"(SELECT {ROW_ID} FROM {linter.day} WHERE {column} = (SELECT key FROM {most}))"
         yield from linter.finding(
             rows,
-            check="one key has most of the rows",
             subject=name,
             what=f"{name} {found[0]!r} alone",
             hint="A bot, a test account or a default value? It is what the model will learn",
@@ -352,7 +359,6 @@ def _window_longer_than_history(linter: _Linter) -> Iterator[Finding]:
         reach = _ticks(spec.window_days * 86_400 + spec.delay_seconds, ticks)
         yield from linter.finding(
             f"(SELECT {ROW_ID} FROM {linter.day} WHERE {INSTANT} - {reach} < {first})",
-            check="window longer than the source's history",
             subject=spec.name,
             what=f"{spec.window_days:g} days back, {view} has nothing yet",
             hint="Train later days, or load earlier ones: these rows know less than served ones will",
@@ -374,21 +380,21 @@ def _latest_sees_the_future(linter: _Linter) -> Iterator[Finding]:
         newest = f"(SELECT {theirs}, max({INSTANT}) AS at FROM {linter.file(join.view)} GROUP BY {theirs}) v"
         yield from linter.finding(
             f"(SELECT r.{ROW_ID} FROM {linter.day} JOIN {newest} ON {equal} WHERE v.at >= r.{INSTANT})",
-            check="latest join sees the future",
             subject=join.alias,
             what="the version that the row gets is not older than the row",
             hint="join: asof looks up what was known before the row",
         )
 
 
-_CHECKS = (
-    _candidate_in_its_own_history,
-    _label_in_window,
-    _latest_sees_the_future,
-    _not_yet_published,
-    _same_session_echo,
-    _duplicate_rows,
-    _null_storm,
-    _one_key_has_most,
-    _window_longer_than_history,
-)
+#: What is looked for, by the name under which docs/trust.md has it.
+_CHECKS: dict[str, Callable[[_Linter], Iterator[Finding]]] = {
+    "candidate in its own history": _candidate_in_its_own_history,
+    "label event inside a feature window": _label_in_window,
+    "latest join sees the future": _latest_sees_the_future,
+    "not yet published": _not_yet_published,
+    "same-session echo": _same_session_echo,
+    "duplicate spine rows": _duplicate_rows,
+    "NULL storm in a key": _null_storm,
+    "one key has most of the rows": _one_key_has_most,
+    "window longer than the source's history": _window_longer_than_history,
+}

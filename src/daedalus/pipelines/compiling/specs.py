@@ -76,6 +76,7 @@ class SpecPlan:
             yield DefinitionError(
                 f"timestamp_column is {spec.timestamp_column!r}, the spine's time is {expected!r}",
                 where=where,
+                hint="Leave the key out",
             )
         if view is not None:
             yield from self._history_time_problems(spec, self.columns.catalog.view(view), where)
