@@ -173,7 +173,8 @@ def _all_fields(
     folded = {name.lower(): name for name in first}
     for index, field in enumerate(declared):
         if (other := folded.get(field.name.lower())) is not None:
-            what = f"the field {field.name!r} differs only in case from {other!r}, which the view's entity or source names"
+            theirs = f"{other!r}, which the view's entity or source names"
+            what = f"the field {field.name!r} differs only in case from {theirs}"
             section.problem(what, "fields", index, hint=f"Write {other}, or leave it out.")
     if source.timestamp_field and source.timestamp_field in (source.created_field, source.sequence_field):
         section.problem(
