@@ -16,8 +16,8 @@ from typer.main import get_command
 
 from daedalus import FeatureCatalog, aggregate_pit_table, load_training_config
 from daedalus.catalog import entities, service_reader, sources, views
-from daedalus.catalog._dtype_parser import SCALARS
 from daedalus.catalog.aggregation import AggregationSpec, Operation
+from daedalus.catalog.dtype_tree import SCALARS
 from daedalus.catalog.model import AgeColumn, Lookback, SessionFilter, ViewJoin
 from daedalus.catalog.references import expand_references
 from daedalus.cli.main import build_app, main

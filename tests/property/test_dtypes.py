@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daedalus.catalog._dtype_parser import ALIASES, SCALARS
+from daedalus.catalog.dtype_tree import ALIASES, SCALARS
 from daedalus.catalog.dtypes import canonical_dtype, from_arrow, joinable, storable, to_arrow, to_duckdb
 
 _NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=6)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daedalus.serving import allowed
 from daedalus.serving.authorization import Approved, RefusedError, admit
 from daedalus.serving.weight import column_widths
-from daedalus.sql._duckdb import function_kinds
+from daedalus.sql.parsing import function_kinds
 
 RELATIONS = {"t": Approved(name="t", service="t", columns=("a", "b", 'we"ird'))}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from daedalus.catalog._dtype_parser import DecimalType, Dtype, ListType, MapType, Scalar, StructType
+from daedalus.catalog.dtype_tree import DecimalType, Dtype, ListType, MapType, Scalar, StructType
 from daedalus.errors import DefinitionError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daedalus.catalog._dtype_parser import (
+from daedalus.catalog.dtype_tree import (
     DecimalType,
     Dtype,
     ListType,

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from daedalus.catalog._dtype_parser import (
+from daedalus.catalog.dtype_tree import (
     DecimalType,
     Dtype,
     ListType,

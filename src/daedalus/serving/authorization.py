@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from daedalus.errors import did_you_mean
 from daedalus.serving import allowed
 from daedalus.serving.weight import BATCH, Scales
-from daedalus.sql._duckdb import NotParsedError, cursor, statement_tree
 from daedalus.sql.identifiers import quote_literal
+from daedalus.sql.parsing import NotParsedError, cursor, statement_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daedalus.errors import did_you_mean
-from daedalus.sql._duckdb import function_kinds
+from daedalus.sql.parsing import function_kinds
 
 #: Called consistent by DuckDB, but they read the clock, the session, the catalog or how data is laid out.
 _DENIED_SCALARS = frozenset(

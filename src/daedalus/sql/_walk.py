@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.errors import did_you_mean
 from daedalus.sql import _functions
-from daedalus.sql._duckdb import Node, type_names
+from daedalus.sql.parsing import Node, type_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from daedalus.sql import _duckdb
+from daedalus.sql import parsing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,13 +36,13 @@ def same_expression(
         return True
     try:
         return bool(_tree(left, left_names or {}) == _tree(right, right_names or {}))
-    except _duckdb.NotParsedError:
+    except parsing.NotParsedError:
         return left == right
 
 
 def _tree(text: str, names: Mapping[str, str]) -> Any:
     folded = {name.lower(): meaning for name, meaning in names.items()}
-    return [_plain(statement["node"], folded) for statement in _duckdb.statement_tree(f"SELECT {text}")]
+    return [_plain(statement["node"], folded) for statement in parsing.statement_tree(f"SELECT {text}")]
 
 
 def _plain(node: Any, names: Mapping[str, str]) -> Any:

@@ -13,14 +13,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from daedalus.errors import DefinitionError
-from daedalus.sql import _duckdb, _scan
+from daedalus.sql import _scan, parsing
 from daedalus.sql._walk import Reference, RefusedError, Walker, children
 from daedalus.sql.identifiers import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from daedalus.sql._duckdb import Node
+    from daedalus.sql.parsing import Node
 
 MAX_LENGTH = 20_000
 
@@ -98,7 +98,7 @@ def _parsed(text: str, columns: tuple[str, ...], where: str, qualifier: str | No
         _prove(fragment, node, walker.references)
     except RefusedError as exc:
         raise DefinitionError(f"{exc.what} in {_shown(text)}", where=where, hint=exc.hint) from None
-    except _duckdb.NotParsedError as exc:
+    except parsing.NotParsedError as exc:
         raise DefinitionError(
             f"{_shown(text)} is not an SQL expression", where=where, hint=f"DuckDB says: {exc}."
         ) from None
@@ -124,7 +124,7 @@ def _checked_text(text: str) -> str:
 
 def _expression(text: str) -> Node:
     """The tree of the text, which must be one expression and nothing more."""
-    statements = _duckdb.statement_tree(_SELECT + text)
+    statements = parsing.statement_tree(_SELECT + text)
     node = statements[0]["node"] if len(statements) == 1 else {}
     bare = (
         node.get("type") == "SELECT_NODE"
@@ -234,8 +234,8 @@ def fragment_type(fragment: Fragment, column_types: Mapping[str, str], *, where:
     )
     table = f"(SELECT {typed})" if typed else "(SELECT 1)"
     try:
-        return _duckdb.bound_type(fragment.render("row"), f'{table} AS "row"')
-    except _duckdb.NotBoundError as exc:
+        return parsing.bound_type(fragment.render("row"), f'{table} AS "row"')
+    except parsing.NotBoundError as exc:
         raise DefinitionError(
             f"{_shown(fragment.text)} does not fit its columns", where=where, hint=f"DuckDB says: {exc}."
         ) from None
@@ -260,6 +260,6 @@ def _type_text(dtype: str, where: str) -> str:
         if node["class"] != "CAST" or node["child"]["class"] != "CONSTANT":
             raise RefusedError("not a type")
         Walker((), None).visit(node)
-    except (RefusedError, _duckdb.NotParsedError):
+    except (RefusedError, parsing.NotParsedError):
         raise DefinitionError(f"{dtype!r} is not a type of DuckDB", where=where) from None
     return dtype

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from daedalus.catalog._dtype_parser import (
+from daedalus.catalog.dtype_tree import (
     DecimalType,
     Dtype,
     ListType,

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from daedalus.catalog._dtype_parser import ListType, MapType, StructType, parse_dtype, spell
+from daedalus.catalog.dtype_tree import ListType, MapType, StructType, parse_dtype, spell
 from daedalus.catalog.dtypes import to_duckdb
 from daedalus.errors import DefinitionError
 from daedalus.secrets import expand_env, mask
@@ -24,7 +24,7 @@ from daedalus.storage.sources.postgres_place import place_of
 if TYPE_CHECKING:
     import duckdb
 
-    from daedalus.catalog._dtype_parser import Dtype
+    from daedalus.catalog.dtype_tree import Dtype
     from daedalus.storage.sources.postgres_place import PostgresPlace
 
 _PREFIX = "ducklake:"

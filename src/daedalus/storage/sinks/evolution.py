@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from daedalus.catalog._dtype_parser import DecimalType, ListType, MapType, Scalar, StructType, parse_dtype
+from daedalus.catalog.dtype_tree import DecimalType, ListType, MapType, Scalar, StructType, parse_dtype
 from daedalus.errors import ExecutionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from daedalus.catalog._dtype_parser import Dtype
+    from daedalus.catalog.dtype_tree import Dtype
 
 #: Bits, and whether there is a sign.
 _INTEGERS = {
