@@ -26,7 +26,7 @@ from daedalus.pipelines.days.rolling_tiers import (
 )
 from daedalus.pipelines.operators import TICK, Join, PointInTimeJoin, RollingAggregate, Scan
 from daedalus.pipelines.run_sources import own_ticks_per_second
-from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds
+from daedalus.storage.view_source import UNIT_US, needs_nanoseconds
 
 if TYPE_CHECKING:
     import datetime as dt

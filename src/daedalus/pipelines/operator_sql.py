@@ -12,7 +12,7 @@ from daedalus.pipelines.operators import ROW, TICK
 from daedalus.pipelines.schema import checked_fragment, filter_fragments
 from daedalus.sql.choices import case_sql, is_boxed
 from daedalus.sql.identifiers import quote_ident, quote_literal
-from daedalus.storage.view_reader import ERROR_MARK
+from daedalus.storage.view_source import ERROR_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from daedalus.storage.sources.base import TickRange
 from daedalus.storage.sources.dispatch import open_source
 from daedalus.storage.sources.parquet import ParquetSource
 from daedalus.storage.sources.parquet_files import is_readable
-from daedalus.storage.view_reader import UNIT_US, needs_nanoseconds, source_name_of, view_source_unit
+from daedalus.storage.view_source import UNIT_US, needs_nanoseconds, source_name_of, view_source_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

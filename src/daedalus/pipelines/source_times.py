@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daedalus.storage.sources.parquet import ParquetSource
-from daedalus.storage.view_reader import UNIT_US
+from daedalus.storage.view_source import UNIT_US
 
 if TYPE_CHECKING:
     from daedalus.catalog.model import FeatureViewDef

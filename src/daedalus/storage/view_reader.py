@@ -15,6 +15,7 @@ from daedalus.sql.choices import case_sql
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.checked_casts import checked_cast, spelled
 from daedalus.storage.sources.base import shape_sql, sound_sql, ticks_of
+from daedalus.storage.view_source import ERROR_MARK, UNIT_US, source_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from daedalus.catalog.model import FeatureViewDef, FieldDef
     from daedalus.storage.sources.base import Source, TickRange
 
-#: Begins the text of an error that our own SQL raises, so that its message can be told from DuckDB's.
-ERROR_MARK = "[daedalus] "
-
-UNIT_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 _NESTED = ("STRUCT", "MAP", "UNION")
 _INSTANTS = ("TIMESTAMP", "TIMESTAMPTZ")
 #: Microseconds in what a dtype counts, where that is not one.
@@ -256,29 +253,6 @@ class ViewReader:
             unit = UNIT_US[self.view.source.timestamp_unit]
             return str(ticks_of(us, unit, up=True))
         return f"CAST(make_timestamp({us}) AS {dtype})"
-
-
-def view_source_unit(view: FeatureViewDef) -> float:
-    """Microseconds per unit of the view's raw time column; 1 for timestamps."""
-    field = view.field(view.timestamp_field) if view.timestamp_field else None
-    is_integer = field is not None and field.dtype in INTEGERS
-    return UNIT_US[view.source.timestamp_unit] if is_integer else 1.0
-
-
-def source_name_of(view: FeatureViewDef, canonical: str) -> str:
-    """The source's name of a canonical field."""
-    for source_name, name in view.field_mapping:
-        if name == canonical:
-            return source_name
-    return canonical
-
-
-def needs_nanoseconds(view: FeatureViewDef) -> bool:
-    """Whether the view's time is finer than a microsecond."""
-    if not view.timestamp_field:
-        return False
-    dtype = view.field(view.timestamp_field).dtype
-    return dtype == "TIMESTAMP_NS" or (dtype in INTEGERS and view.source.timestamp_unit == "ns")
 
 
 def _match(view: FeatureViewDef, schema: dict[str, str]) -> list[ViewColumn]:

@@ -15,7 +15,7 @@ from daedalus.pipelines.profiling import NO_PROFILE, NoProfile
 from daedalus.secrets import mask
 from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.sources.faults import backend_fault, said
-from daedalus.storage.view_reader import ERROR_MARK
+from daedalus.storage.view_source import ERROR_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.pipelines.operators import TICK
 from daedalus.sql.identifiers import quote_ident
-from daedalus.storage.view_reader import UNIT_US
+from daedalus.storage.view_source import UNIT_US
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from daedalus.pipelines.days.visibility import visible_sql
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import ROW
 from daedalus.sql.identifiers import quote_ident, quote_literal
-from daedalus.storage.view_reader import UNIT_US
+from daedalus.storage.view_source import UNIT_US
 
 if TYPE_CHECKING:
     from pathlib import Path

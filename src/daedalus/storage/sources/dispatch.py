@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from daedalus.errors import DefinitionError
 from daedalus.secrets import ENV_REFERENCE, expand_env, mask
 from daedalus.storage.sources.places import below, scheme_of
-from daedalus.storage.view_reader import UNIT_US, source_name_of
+from daedalus.storage.view_source import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

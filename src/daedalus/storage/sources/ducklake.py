@@ -23,7 +23,7 @@ from daedalus.storage.sources.places import below
 from daedalus.storage.sources.postgres_place import SETTINGS as POSTGRES_SETTINGS
 from daedalus.storage.sources.postgres_place import PostgresPlace, place_of
 from daedalus.storage.sources.relations import chosen, range_conditions, relation_label, split_table_name
-from daedalus.storage.view_reader import UNIT_US, source_name_of
+from daedalus.storage.view_source import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

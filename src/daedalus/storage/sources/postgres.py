@@ -18,7 +18,7 @@ from daedalus.storage.sources.faults import plain_faults
 from daedalus.storage.sources.postgres_place import PostgresPlace, place_of
 from daedalus.storage.sources.postgres_types import PostgresColumn, postgres_columns
 from daedalus.storage.sources.relations import chosen, range_conditions, relation_label, split_table_name
-from daedalus.storage.view_reader import ERROR_MARK, UNIT_US, source_name_of
+from daedalus.storage.view_source import ERROR_MARK, UNIT_US, source_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ from daedalus.storage.sources._snowflake_client import SnowflakeClient
 from daedalus.storage.sources._snowflake_rows import SnowflakeColumn, columns_of, spool
 from daedalus.storage.sources.base import ticks_of
 from daedalus.storage.sources.relations import chosen, query_hash
-from daedalus.storage.view_reader import UNIT_US, source_name_of
+from daedalus.storage.view_source import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
