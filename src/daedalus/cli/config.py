@@ -41,8 +41,8 @@ def show(output: FormatOption = Format.TABLE) -> None:
 
 @app.command("set")
 def set_value(
-    key: Annotated[str, typer.Argument(help="One of the keys that `config show` lists.")],
-    value: Annotated[str, typer.Argument(help="The new value; never a secret.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="One of the keys that `config show` lists.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="The new value; never a secret.")],
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Set one key and keep the others."""

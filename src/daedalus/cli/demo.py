@@ -22,9 +22,9 @@ _DEFINITIONS = ("feature_views", "feature_services", "feature_tests", "config")
 
 def demo(
     *,
-    folder: Annotated[Path, typer.Argument(help="Where the project goes; made when it is not there.")] = Path(
-        "demo"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where the project goes; made when it is not there.")
+    ] = Path("demo"),
     events: Annotated[str, typer.Option("--events", help="Feed events to seed: 10k to 100M.")] = "50k",
     days: Annotated[int, typer.Option("--days", min=1, help="Days of feed, from 2026-04-24 on.")] = 10,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another number, another world.")] = 7,

@@ -16,7 +16,9 @@ _RENAMED = {"gitignore": ".gitignore"}
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="The new project's folder; made when it is not there.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The new project's folder; made when it is not there.")
+    ],
     no_data: Annotated[
         bool, typer.Option("--no-data", help="Only the definitions, no sample events.")
     ] = False,

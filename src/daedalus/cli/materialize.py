@@ -151,7 +151,7 @@ def _check_online(online: bool, prune: bool, written: Form, output: str) -> None
 def materialize_day(
     *,
     service: ServiceArgument = None,
-    date: Annotated[str, typer.Option("--date", metavar="YYYY-MM-DD", help="The day.")],
+    date: Annotated[str, typer.Option("--date", "--target-date", metavar="YYYY-MM-DD", help="The day.")],
     output_root: OutputRootOption = None,
     runtime_config_path: RuntimeOption = None,
     aggregation_config_path: AggregationOption = None,

@@ -15,7 +15,7 @@ app = typer.Typer(help="The online store of the project.", no_args_is_help=True,
 
 @app.command("get")
 def get(
-    service: Annotated[str, typer.Argument(help="A service with serving_allowed: true.")],
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="A service with serving_allowed: true.")],
     key: Annotated[
         list[str],
         typer.Option(
@@ -82,7 +82,7 @@ def get(
 
 @app.command("push")
 def push(
-    view: Annotated[str, typer.Argument(help="A view that is online, or whose events are.")],
+    view: Annotated[str, typer.Argument(metavar="VIEW", help="A view that is online, or whose events are.")],
     as_of: AsOfOption = None,
     runtime_config_path: RuntimeOption = None,
     output: FormatOption = Format.TABLE,

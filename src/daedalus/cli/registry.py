@@ -35,7 +35,7 @@ _WIDTH = 60
 @app.command("lock")
 def lock(
     services: Annotated[
-        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Only these; by default every service.")
+        list[str] | None, typer.Argument(metavar="SERVICE", help="Only these; by default every service.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also lock breaking changes without a new version.")

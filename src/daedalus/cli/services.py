@@ -29,7 +29,8 @@ def list_services(output: FormatOption = Format.TABLE) -> None:
 
 @app.command("show")
 def show_service(
-    name: Annotated[str, typer.Argument(help="The service's name.")], output: FormatOption = Format.TABLE
+    name: Annotated[str, typer.Argument(metavar="SERVICE", help="The service's name.")],
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Show one service and its columns."""
     from daedalus.platform import PlatformRegistry

@@ -18,7 +18,7 @@ from daedalus.cli.render import (
 
 app = typer.Typer(help="The embedding stores of the project.", no_args_is_help=True, rich_markup_mode=None)
 
-NameArgument = Annotated[str, typer.Argument(help="A name under embedding_stores.")]
+NameArgument = Annotated[str, typer.Argument(metavar="STORE", help="A name under embedding_stores.")]
 
 
 @app.command("list")

@@ -68,7 +68,9 @@ def _print_verdict(verdict: dict[str, Any]) -> None:
 def explain_row(
     service: ServiceArgument = None,
     *,
-    date: Annotated[str, typer.Option("--date", metavar="YYYY-MM-DD", help="The row's day.")],
+    date: Annotated[
+        str, typer.Option("--date", "--target-date", metavar="YYYY-MM-DD", help="The row's day.")
+    ],
     where: Annotated[
         str, typer.Option("--where", metavar="SQL", help="Picks the row, by the spine view's columns.")
     ],

@@ -26,7 +26,8 @@ def list_views(output: FormatOption = Format.TABLE) -> None:
 
 @app.command("show")
 def show_view(
-    name: Annotated[str, typer.Argument(help="The view's name.")], output: FormatOption = Format.TABLE
+    name: Annotated[str, typer.Argument(metavar="VIEW", help="The view's name.")],
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Show one view and its fields."""
     from daedalus.platform import PlatformRegistry

@@ -157,7 +157,11 @@ def _test_files(registry: PlatformRegistry, paths: Sequence[Path]) -> list[Path]
         elif path.is_file():
             found.append(path)
         elif paths:
-            raise DefinitionError("there is no such file", where=str(path))
+            raise DefinitionError(
+                "there is no such file",
+                where=str(path),
+                hint="Tests of one service are asked for by --service",
+            )
     return found
 
 

@@ -75,7 +75,7 @@ def test_tables_and_refusals(project: Project, capsys: pytest.CaptureFixture[str
     # A row's time stands there once, under the view's own name for it.
     assert not re.search(r"\bat\b", out)
     assert re.search(r"^ counts +ts +user_id", out, re.MULTILINE)
-    assert main(["explain-row", "s", "--date", DAY, "--where", WHERE]) == 0
+    assert main(["explain-row", "s", "--target-date", DAY, "--where", WHERE]) == 0
     assert "not explained: qid: it numbers the session" in capsys.readouterr().out
     assert main(["explain-row", "s", "--date", DAY, "--where", WHERE, "--column", "qid"]) == 2
     assert "it numbers the session" in capsys.readouterr().err
