@@ -277,6 +277,17 @@ def test_what_is_not_known_yet_is_not_read(
         assert statuses("2026-05-04") == ["found", "found"]
 
 
+def test_what_was_pushed_ahead_of_the_source_is_not_pruned(tmp_path: Path, redis_server: RedisServer) -> None:
+    registry = project(tmp_path, redis_server, "materialized")
+    materialize_online(registry, "s", as_of=INSTANT)
+    push_online(registry, "users", users((1, "2026-05-02 09:00", "team")))
+    later = "2026-05-02T10:00"
+    _, load = materialize_online(registry, "s", as_of=later, prune=True)
+    assert [(one.older, one.pruned) for one in load.tables] == [(1, 0), (0, 0)]
+    found = get_online(registry, "s", [{"user_id": 1, "artwork_id": 10}], as_of=later)
+    assert found.values["tier"].to_pylist() == ["team"]
+
+
 def test_entities_that_the_source_lost_are_pruned(tmp_path: Path, redis_server: RedisServer) -> None:
     registry = project(tmp_path, redis_server, "materialized")
     materialize_online(registry, "s", as_of=INSTANT)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-#: KEYS: of rows. ARGV: 1 when rows expire; the records; then, when they expire, milliseconds to live.
+#: KEYS: of rows. ARGV: 1 when rows expire; 1 when older rows confirm; the records; then, when they expire, milliseconds
+#: to live.
 #: A record is older when the 26 bytes at 6 sort before the stored one's. They are compared as numbers of 32 bits:
-#: Lua compares text by the server's locale. A key may come twice: the second row meets the first. Answers rows written
-#: and rows that were older.
+#: Lua compares text by the server's locale. A key may come twice: the second row meets the first. A row that is older
+#: and confirms leaves its write time with the newer one, so that `PRUNE` sees that the entity is still there. Answers
+#: rows written and rows that were older.
 WRITE = """
-local n, expires = #KEYS, ARGV[1] == '1'
+local n, expires, confirms = #KEYS, ARGV[1] == '1', ARGV[2] == '1'
 local stored = redis.call('MGET', unpack(KEYS))
 local written, older, puts, latest = 0, 0, {}, {}
 for i = 1, n do
-  local new, old, put = ARGV[i + 1], latest[KEYS[i]] or stored[i], true
+  local new, old, put = ARGV[i + 2], latest[KEYS[i]] or stored[i], true
   if old then
     if #old < 40 or string.byte(old, 1) ~= string.byte(new, 1) then
       return redis.error_reply('FORMAT ' .. KEYS[i])
@@ -31,13 +33,16 @@ for i = 1, n do
     written = written + 1
     latest[KEYS[i]] = new
     if expires then
-      redis.call('SET', KEYS[i], new, 'PX', ARGV[n + 1 + i])
+      redis.call('SET', KEYS[i], new, 'PX', ARGV[n + 2 + i])
     else
       puts[#puts + 1] = KEYS[i]
       puts[#puts + 1] = new
     end
   else
     older = older + 1
+    if confirms and not latest[KEYS[i]] then
+      redis.call('SETRANGE', KEYS[i], 32, string.sub(new, 33, 40))
+    end
   end
 end
 if #puts > 0 then

@@ -86,7 +86,9 @@ def load_table(
         done += rows.num_rows
         if done <= resumed:
             continue
-        counts += store.write(table, rows.slice(max(0, resumed - (done - rows.num_rows))), as_of=as_of)
+        counts += store.write(
+            table, rows.slice(max(0, resumed - (done - rows.num_rows))), as_of=as_of, confirm=True
+        )
         if done - noted >= _NOTE_ROWS and not store.is_cluster:
             # Sent after the rows on the same server: where the note is, the rows are.
             store.set_state(table, before | {"loading": {"same": same, "rows": done, "began_us": began_us}})

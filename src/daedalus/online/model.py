@@ -159,7 +159,7 @@ class TableValues:
 
     @cached_property
     def write_times(self) -> pa.Array:
-        """When each row was written, UTC."""
+        """When each row was written, or confirmed by a load that had an older one; UTC."""
         return _times(self.written_us, self.written_us != 0)
 
     @cached_property

@@ -100,7 +100,9 @@ class RedisOnlineStore:
 
     # ------------------------------------------------------------------ writing
 
-    def write(self, table: OnlineTable, rows: pa.Table, *, as_of: dt.datetime | None = None) -> WriteCounts:
+    def write(
+        self, table: OnlineTable, rows: pa.Table, *, as_of: dt.datetime | None = None, confirm: bool = False
+    ) -> WriteCounts:
         """Store rows; one that is older than what is there changes nothing, also with other writers at work.
 
         Of rows of equal event time, `created_field` and `sequence_field`, the one that is written last stays.
@@ -110,6 +112,7 @@ class RedisOnlineStore:
             rows: the keys, the fields in their types, and `__event_time`.
             as_of: the instant at which the rows were the newest; None is now. A row's life in the store is what its
                 ttl had left then.
+            confirm: a row that is older says that its entity is still there, and `prune` leaves it alone.
         """
         keys, kept = self._keys(table.layout, self.table_prefix(table), rows)
         if len(keys) < rows.num_rows:
@@ -122,7 +125,7 @@ class RedisOnlineStore:
         )
         records = encode(table.layout, rows, order=order, written_us=instant_us(None))
         lives = _lives(table, order, instant_us(as_of))
-        counts = self._store(table, keys, records, lives)
+        counts = self._store(table, keys, records, lives, confirm=confirm)
         return counts + WriteCounts(skipped=len(kept) - len(keys))
 
     def delete(
@@ -139,7 +142,7 @@ class RedisOnlineStore:
         return self._store(table, names, [record] * len(names), lives)
 
     def prune(self, table: OnlineTable, *, before_us: int, at: dt.datetime) -> int:
-        """Mark as deleted what was written before a time and is no newer than `at`; how many there were."""
+        """Mark as deleted what was last written or confirmed before a time and is no newer than `at`; how many."""
         pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", self.table_prefix(table)) + b"*"
         record = tombstone(table.layout, event_us=instant_us(at), written_us=instant_us(None))
         life, count = int(_DELETED_SECONDS * 1000), 0
@@ -166,7 +169,13 @@ class RedisOnlineStore:
         return [key for key in texts if key is not None], [key is not None for key in texts]
 
     def _store(
-        self, table: OnlineTable, keys: list[bytes], records: list[bytes], lives: NDArray[Any] | None
+        self,
+        table: OnlineTable,
+        keys: list[bytes],
+        records: list[bytes],
+        lives: NDArray[Any] | None,
+        *,
+        confirm: bool = False,
     ) -> WriteCounts:
         if not keys:
             return WriteCounts()
@@ -174,7 +183,8 @@ class RedisOnlineStore:
         written = older = 0
         with store_errors(self.config), metrics.timed("write"):
             for places in self._groups(keys, WRITE_ROWS):
-                arguments: list[Any] = ["0" if lives is None else "1", *(records[at] for at in places)]
+                flags = ["0" if lives is None else "1", "1" if confirm else "0"]
+                arguments: list[Any] = [*flags, *(records[at] for at in places)]
                 if lives is not None:
                     arguments += lives[places].tolist()
                 done = self._run(self._write_script, WRITE, [keys[at] for at in places], arguments)
