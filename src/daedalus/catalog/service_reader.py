@@ -148,7 +148,6 @@ def _view_join(item: Section) -> ViewJoin | None:
     mode = item.choice("join", [str(mode) for mode in JoinMode], JoinMode.LATEST.value)
     if alias in COMPUTED_NAMESPACES:
         item.problem(f"the alias {alias!r} is reserved for computed columns", "alias", hint="Choose another.")
-        alias = view  # what computes columns keeps its name
     pairs = item.pairs("on")
     return ViewJoin(view=view, alias=alias, join=JoinMode(mode), on=pairs) if view else None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.catalog.aggregation import Operation
 from daedalus.catalog.dtypes import canonical_dtype, element_dtype, is_integer, is_list, to_duckdb
-from daedalus.catalog.model import FeatureColumnRef
+from daedalus.catalog.model import COMPUTED_NAMESPACES, FeatureColumnRef
 from daedalus.errors import DefinitionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -203,7 +203,8 @@ class ServiceColumns:
         Raises:
             DefinitionError: no such view, alias or column; with near matches.
         """
-        view = self.view(ref.view)
+        # A view with the name of computed columns is refused where it is read; here it is none.
+        view = None if ref.view in COMPUTED_NAMESPACES else self.view(ref.view)
         if ref in self.by_ref:
             name, dtype = self.by_ref[ref]
             field = view.field(ref.column) if view is not None else None
