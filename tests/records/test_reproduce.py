@@ -275,6 +275,7 @@ def test_the_commands(plain: Trained, capsys: pytest.CaptureFixture[str]) -> Non
     code, out = run("runs", "list")
     assert (code, run_id in out) == (0, True)
     assert json.loads(run("runs", "list", "--service", "other", "--format", "json")[1]) == []
+    assert run("runs", "list", "--service", "other") == (0, "no such run is recorded\n")
     code, out = run("runs", "show", run_id[:-2])
     assert code == 0
     assert "config/training/runtime.yaml" in out

@@ -45,6 +45,9 @@ def list_command(
     if output is Format.JSON:
         print_json(runs)
         return
+    if not runs:
+        say("no such run is recorded" if service or kind else "no run is recorded")
+        return
     columns = (
         "run_id",
         "kind",

@@ -161,6 +161,8 @@ def read_entities(registry: PlatformRegistry, entities: pa.Table | Path | str | 
     if entities is None or isinstance(entities, pa.Table):
         return entities
     path = registry.project_root / entities
+    if not path.is_file():
+        raise DefinitionError("there is no such file", where=f"entities {path}")
     try:
         return pq.ParquetFile(path).read()
     except (OSError, pa.ArrowException) as error:

@@ -83,7 +83,7 @@ def test_only_these_entities(daeda: Any, root: Path) -> None:
         (("materialize", "s", "--format", "csv"), "'csv' is not one of"),
         (("materialize", "s", "--format", "duckdb", "--format", "parquet"), "choose one of"),
         (("materialize", "t"), "unknown service 't'"),
-        (("materialize", "s", "--entities", "absent.parquet"), "is no Parquet file"),
+        (("materialize", "s", "--entities", "absent.parquet"), "absent.parquet: there is no such file"),
         (("materialize-day", "s", "--date", "yesterday"), "expected YYYY-MM-DD"),
     ],
 )
