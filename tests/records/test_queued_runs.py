@@ -146,6 +146,8 @@ def test_the_run_that_holds_a_day_is_found(store: MetadataStore) -> None:
     assert run_holding(store, "t", "2026-01-06") is None
     store.finish(every, RunStatus.FAILED)
     assert run_holding(store, "s", "2026-01-05") is None
+    store.begin("prove", service="s", facts={"request": REQUEST})
+    assert run_holding(store, "s", "2026-01-05") is None  # a proof writes no day
     instant = queued(store, as_of="2026-01-05T00:00:00+00:00")
     assert run_holding(store, "s", "2026-01-05T00:00:00").run_id == instant
     assert run_holding(store, "s", "2026-01-05T00:00:01") is None

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 STAGE_FOLDERS = {"skeleton": "skeleton", "enrich": "enriched"}
 _PROGRESS_SECONDS = 1.0
 _RUNS_LOOKED_AT = 200
+#: Runs that write days, or rows of an instant, where they are recorded. A proof asks for a day, too, and writes none.
+_WRITING_KINDS = frozenset({"train", "materialize"})
 
 
 class RunRecorder:
@@ -246,6 +248,8 @@ def _end_badly(run: RunRecorder, error: BaseException) -> None:
 def run_holding(store: MetadataStore, service: str, day: str, *, but: str = "") -> StoredRun | None:
     """The run under way that makes this day, or this instant, of a service; None when there is none here."""
     for run in store.runs(service=service, limit=_RUNS_LOOKED_AT):
+        if run.kind not in _WRITING_KINDS:
+            continue
         request = run.facts.get("request", {})
         days, instant = request.get("target_dates"), str(request.get("as_of", ""))
         holds = (days is not None and (not days or day in days)) or instant.removesuffix("+00:00") == day
