@@ -1,5 +1,5 @@
 # ruff: noqa: PLR0917 - compiled functions take their arrays by position.
-"""Loops over sorted history, compiled by Numba: the only module that imports it, itself imported lazily.
+"""Loops over sorted history, compiled by Numba, and like Numba imported only when used; lists: `_list_kernels`.
 
 Shapes and names used throughout:
     keys: int64 per kept history row, in (group, time, row) order; equal keys are equal values.
@@ -14,142 +14,133 @@ import numpy as np
 from numba import njit
 
 
-def _compiled(function):  # type: ignore[no-untyped-def]
+def compiled(function):  # type: ignore[no-untyped-def]
     return njit(function, cache=True, nogil=True)
 
 
 # -- order and slices ------------------------------------------------------------------------------------
 
 
-@_compiled
-def order_rows(group, time, valid, groups, start):  # type: ignore[no-untyped-def]
-    """Valid rows sorted by (group, time, row); `start[g]` becomes where group g begins. O(n log n)."""
+@compiled
+def least_and_most(keys, valid):  # type: ignore[no-untyped-def]
+    """The smallest and the largest valid key; none: the first is larger."""
+    low, high = np.int64((1 << 63) - 1), np.int64(-(1 << 63))
+    for row in range(len(keys)):
+        if valid[row]:
+            low = min(low, keys[row])
+            high = max(high, keys[row])
+    return low, high
+
+
+@compiled
+def count_from(keys, valid, low):  # type: ignore[no-untyped-def]
+    """Each valid key's distance from the lowest, -1 for the others."""
+    out = np.empty(len(keys), np.int32)
+    for row in range(len(keys)):
+        out[row] = keys[row] - low if valid[row] else -1
+    return out
+
+
+@compiled
+def count_groups(group, valid, groups):  # type: ignore[no-untyped-def]
+    """Where each group of valid rows begins in an order by group; one more entry than groups."""
+    start = np.zeros(groups + 1, np.int64)
     for row in range(len(group)):
         if valid[row]:
             start[group[row] + 1] += 1
     for number in range(groups):
         start[number + 1] += start[number]
+    return start
+
+
+@compiled
+def sort_rows(group, time, valid, start):  # type: ignore[no-untyped-def]
+    """Valid rows sorted by (group, time, row), and their times. O(n), and O(n log n) of rows that are in no order."""
+    groups = len(start) - 1
     free = start[:-1].copy()
     order = np.empty(start[groups], np.int32)
+    sorted_time = np.empty(start[groups], np.int64)
     for row in range(len(group)):
         if valid[row]:
-            order[free[group[row]]] = row
-            free[group[row]] += 1
+            place = free[group[row]]
+            order[place] = row
+            sorted_time[place] = time[row]
+            free[group[row]] = place + 1
     for number in range(groups):
         first, last = start[number], start[number + 1]
         for place in range(first + 1, last):
-            if time[order[place]] < time[order[place - 1]]:
+            if sorted_time[place] < sorted_time[place - 1]:
                 # Stable, so rows of one instant keep their row order.
-                members = order[first:last].copy()
-                order[first:last] = members[np.argsort(time[members], kind="mergesort")]
+                better = np.argsort(sorted_time[first:last], kind="mergesort")
+                order[first:last] = order[first:last][better]
+                sorted_time[first:last] = sorted_time[first:last][better]
                 break
-    return order
+    return order, sorted_time
 
 
-@_compiled
-def sweep(spine_order, spine_group, bound, start, history_time, inclusive, out):  # type: ignore[no-untyped-def]
-    """Per spine row, the first position of its group whose time is >= bound (> bound when inclusive).
-
-    Spine rows come sorted by (group, time) and bounds rise with time, so each group is walked once.
-    """
-    place, group = 0, -1
-    for row in spine_order:
-        if spine_group[row] != group:
-            group = spine_group[row]
-            place = start[group]
-        last = start[group + 1]
-        limit = bound[row]
-        if inclusive:
-            while place < last and history_time[place] <= limit:
-                place += 1
-        else:
-            while place < last and history_time[place] < limit:
-                place += 1
-        out[row] = place
-
-
-# -- lists -----------------------------------------------------------------------------------------------
-
-
-@_compiled
-def copy_slices(values, low, offsets, out):  # type: ignore[no-untyped-def]
-    """Each row's slice of `values`, one after the other."""
-    for row in range(len(low)):
-        source, target = low[row], offsets[row]
-        for step in range(offsets[row + 1] - target):
-            out[target + step] = values[source + step]
-
-
-@_compiled
-def previous_other(keys):  # type: ignore[no-untyped-def]
-    """Per position the nearest earlier one with another key, -1 when there is none."""
-    out = np.empty(len(keys), np.int32)
-    for place in range(len(keys)):
-        if place == 0:
-            out[place] = -1
-        elif keys[place] != keys[place - 1]:
-            out[place] = place - 1
-        else:
-            out[place] = out[place - 1]
+@compiled
+def take(values, rows):  # type: ignore[no-untyped-def]
+    """`values[rows]`; NumPy's own does not let go of the interpreter's lock, and copies the places first."""
+    out = np.empty(len(rows), values.dtype)
+    for place in range(len(rows)):
+        out[place] = values[rows[place]]
     return out
 
 
-@_compiled
-def count_others(keys, jump, low, high, own, has_own, limit, lengths, exact):  # type: ignore[no-untyped-def]
-    """How many of the newest values other than its own each row keeps; `exact`: none was left out.
+@compiled
+def keep_rows(order, keep):  # type: ignore[no-untyped-def]
+    """The rows of `order` that are kept, and before each of its positions (and its end) how many are."""
+    before = np.empty(len(order) + 1, np.int32)
+    rows = np.empty(len(order), np.int32)
+    count = 0
+    for place in range(len(order)):
+        before[place] = count
+        row = order[place]
+        rows[count] = row
+        count += keep[row]
+    before[len(order)] = count
+    return rows[:count].copy(), before
 
-    O(output): a run of the row's own value is jumped over in one step.
+
+@compiled
+def sweep(spine_order, spine, ticks, inclusive, start, history_time, out):  # type: ignore[no-untyped-def]
+    """Per bound and spine row, the first position of its group whose time is >= bound (> bound when inclusive).
+
+    A bound lies so many ticks before the row, and not before the lowest instant. Spine rows come sorted by
+    (group, time), so bounds rise, and each group is walked once per bound.
+
+    `spine` is the group and the time per spine row, `ticks` (unsigned) and `inclusive` are per bound. `out` is
+    bounds x spine rows; rows that are not in `spine_order` are left as they are.
     """
-    for row in range(len(low)):
-        first, last = low[row], high[row]
-        newest = max(first, last - limit)
-        clean = True
-        mine = own[row]
-        if has_own[row]:
-            met = 0
-            for place in range(newest, last):
-                met += keys[place] == mine
-            clean = met == 0
-        exact[row] = clean
-        if clean:
-            lengths[row] = last - newest
-            continue
-        kept = 0
-        place = last - 1
-        while place >= first and kept < limit:
-            if keys[place] == mine:
-                place = jump[place]
+    spine_group, spine_time = spine
+    lowest, sign = np.int64(-(1 << 63)), np.uint64(1 << 63)
+    places = np.zeros(len(ticks), np.int64)
+    group = -1
+    for row in spine_order:
+        if spine_group[row] != group:
+            group = spine_group[row]
+            places[:] = start[group]
+        last = start[group + 1]
+        time = spine_time[row]
+        # Counted from the lowest instant, as unsigned numbers: nothing can overflow.
+        since = np.uint64(time) ^ sign
+        for bound in range(len(ticks)):
+            limit = lowest if since < ticks[bound] else np.int64((since - ticks[bound]) ^ sign)
+            place = places[bound]
+            if inclusive[bound]:
+                while place < last and history_time[place] <= limit:
+                    place += 1
             else:
-                kept += 1
-                place -= 1
-        lengths[row] = kept
-
-
-@_compiled
-def copy_others(values, keys, jump, high, own, exact, offsets, out):  # type: ignore[no-untyped-def]
-    """The values counted by `count_others`, oldest first."""
-    for row in range(len(high)):
-        target = offsets[row]
-        free = offsets[row + 1]
-        if exact[row]:
-            source = high[row] - (free - target)
-            for step in range(free - target):
-                out[target + step] = values[source + step]
-            continue
-        place = high[row] - 1
-        while free > target:
-            if keys[place] == own[row]:
-                place = jump[place]
-            else:
-                free -= 1
-                out[free] = values[place]
-                place -= 1
+                while place < last and history_time[place] < limit:
+                    place += 1
+            places[bound] = place
+            out[bound, row] = place
 
 
 # -- occurrences of one value ----------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def sort_occurrences(keys, start):  # type: ignore[no-untyped-def]
     """Per group, positions sorted by (key, position); their dense number of the key within the group."""
     places = np.empty(len(keys), np.int32)
@@ -169,7 +160,7 @@ def sort_occurrences(keys, start):  # type: ignore[no-untyped-def]
     return places, numbers
 
 
-@_compiled
+@compiled
 def _first_occurrence(places, keys, first, last, key, position):  # type: ignore[no-untyped-def]
     """The first index in places[first:last] at or after (key, position)."""
     while first < last:
@@ -182,7 +173,7 @@ def _first_occurrence(places, keys, first, last, key, position):  # type: ignore
     return first
 
 
-@_compiled
+@compiled
 def find_own(places, keys, start, group, low, high, own, has_own, limit, begin, end):  # type: ignore[no-untyped-def]
     """Narrow [low, high) to the newest `limit` rows that differ from the row's own value.
 
@@ -212,7 +203,7 @@ def find_own(places, keys, start, group, low, high, own, has_own, limit, begin, 
         end[row] = b
 
 
-@_compiled
+@compiled
 def previous_same(places, keys, start):  # type: ignore[no-untyped-def]
     """Per position the previous one of the same group and key, -1 when there is none."""
     out = np.full(len(keys), -1, np.int32)
@@ -223,7 +214,7 @@ def previous_same(places, keys, start):  # type: ignore[no-untyped-def]
     return out
 
 
-@_compiled
+@compiled
 def count_distinct(earlier, start, by_high, group, low, high, out):  # type: ignore[no-untyped-def]
     """Different keys within each slice: a Fenwick tree that marks each key's latest position. O(log n) each.
 
@@ -265,7 +256,7 @@ def count_distinct(earlier, start, by_high, group, low, high, out):  # type: ign
 # -- folds over slices -----------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _better(keys, here, there, largest):  # type: ignore[no-untyped-def]
     """Whether position `here` beats `there`; equal keys: the older position."""
     if here < 0 or there < 0:
@@ -275,7 +266,7 @@ def _better(keys, here, there, largest):  # type: ignore[no-untyped-def]
     return (keys[here] > keys[there]) == largest
 
 
-@_compiled
+@compiled
 def extreme_tree(keys, largest):  # type: ignore[no-untyped-def]
     """A segment tree of positions: the extreme of each node and the extreme of another key than that."""
     size = len(keys)
@@ -290,7 +281,7 @@ def extreme_tree(keys, largest):  # type: ignore[no-untyped-def]
     return best, other
 
 
-@_compiled
+@compiled
 def _join(keys, largest, best, other, best2, other2):  # type: ignore[no-untyped-def]
     if _better(keys, best2, best, largest):
         best, other, best2, other2 = best2, other2, best, other
@@ -301,7 +292,7 @@ def _join(keys, largest, best, other, best2, other2):  # type: ignore[no-untyped
     return best, other
 
 
-@_compiled
+@compiled
 def extremes(keys, largest, best, other, low, high, own, has_own, out):  # type: ignore[no-untyped-def]
     """The position of the extreme of each slice, the row's own value left out; -1 for none. O(log n) each."""
     size = len(keys)
@@ -322,7 +313,7 @@ def extremes(keys, largest, best, other, low, high, own, has_own, out):  # type:
         out[row] = one
 
 
-@_compiled
+@compiled
 def sum_tree(values):  # type: ignore[no-untyped-def]
     """Pairwise sums: node i holds node 2i + node 2i+1, the leaves lie from `len(values)` on."""
     size = len(values)
@@ -333,7 +324,7 @@ def sum_tree(values):  # type: ignore[no-untyped-def]
     return tree
 
 
-@_compiled
+@compiled
 def _tree_sum(tree, low, high):  # type: ignore[no-untyped-def]
     size = len(tree) // 2
     left_sum = right_sum = 0.0
@@ -350,7 +341,7 @@ def _tree_sum(tree, low, high):  # type: ignore[no-untyped-def]
     return left_sum + right_sum
 
 
-@_compiled
+@compiled
 def float_sums(tree, low, high, places, begin, end, few, out):  # type: ignore[no-untyped-def]
     """The float sum of each slice without places[begin:end], gap by gap; rows with more than `few`: NaN.
 
@@ -368,7 +359,7 @@ def float_sums(tree, low, high, places, begin, end, few, out):  # type: ignore[n
         out[row] = total + _tree_sum(tree, first, high[row])
 
 
-@_compiled
+@compiled
 def sums_without(values, numbers, bits, rows, low, high, number, out):  # type: ignore[no-untyped-def]
     """Float sums of slices without one key: O(log n) levels of a wavelet matrix, one in memory at a time.
 
@@ -404,74 +395,3 @@ def sums_without(values, numbers, bits, rows, low, high, number, out):  # type: 
             else:
                 out[rows[step]] += _tree_sum(tree, one_first, one_last)
                 low[step], high[step] = zero_first, zero_last
-
-
-# -- flatten_distinct ------------------------------------------------------------------------------------
-
-
-@_compiled
-def recent_distinct(elements, first, start, by_high, group, low, high, limit, lengths, begin):  # type: ignore[no-untyped-def]
-    """Per spine row the positions of the most recently seen distinct elements. O(elements + output).
-
-    `elements`: per flattened element its dense number, -1 for NULL; kept row p holds
-    `elements[first[p]:first[p + 1]]`. A linked list keeps the numbers of the group in order of their last
-    sight, so the walk of a row ends with the first number it does not keep.
-    Row r's positions are out[begin[r] : begin[r] + lengths[r]], oldest first.
-    """
-    count = 0
-    for number in elements:
-        count = max(count, number + 1)
-    newer = np.full(count, -1, np.int32)
-    older = np.full(count, -1, np.int32)
-    seen_row = np.full(count, -1, np.int32)
-    seen_at = np.zeros(count, np.int64)
-    owner = np.full(count, -1, np.int32)
-    out = np.empty(1024, np.int32)
-    used, current, head, place = 0, -1, -1, 0
-    for row in by_high:
-        if group[row] != current:
-            current, head = group[row], -1
-            place = start[current]
-        while place < high[row]:
-            for at in range(first[place], first[place + 1]):
-                number = elements[at]
-                if number < 0:
-                    continue
-                seen_row[number] = place
-                seen_at[number] = at
-                if head == number:
-                    continue
-                if owner[number] == current:
-                    older[newer[number]] = older[number]
-                    if older[number] >= 0:
-                        newer[older[number]] = newer[number]
-                owner[number] = current
-                newer[number] = -1
-                older[number] = head
-                if head >= 0:
-                    newer[head] = number
-                head = number
-            place += 1
-        begin[row] = used
-        number = head
-        while number >= 0 and seen_row[number] >= low[row] and used - begin[row] < limit:
-            if used == len(out):
-                grown = np.empty(2 * used, np.int32)
-                grown[:used] = out
-                out = grown
-            out[used] = seen_at[number]
-            used += 1
-            number = older[number]
-        lengths[row] = used - begin[row]
-        out[begin[row] : used] = out[begin[row] : used][::-1].copy()
-    return out[:used]
-
-
-@_compiled
-def count_since(found, begin, end, since, lengths):  # type: ignore[no-untyped-def]
-    """How many of each row's rising positions found[begin:end] are at or after `since`."""
-    for row in range(len(begin)):
-        place = end[row]
-        while place > begin[row] and found[place - 1] >= since[row]:
-            place -= 1
-        lengths[row] = end[row] - place

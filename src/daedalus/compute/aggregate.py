@@ -16,10 +16,10 @@ from daedalus.compute.checks import check_specs, output_field
 from daedalus.compute.conditions import Session, condition_fragment
 from daedalus.compute.finders import DuckDBFinder, KernelFinder, PolarsFinder
 from daedalus.compute.lists import list_lengths
-from daedalus.compute.operations import compute_rows
+from daedalus.compute.operations import compute_rows, prepare_rows
 from daedalus.compute.view import View
 from daedalus.compute.windows import ends_of_another, widest_of
-from daedalus.compute.workspace import Workspace
+from daedalus.compute.workspace import Workspace, layout_key
 from daedalus.errors import DefinitionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -183,12 +183,16 @@ class Aggregation:
             workspace = Workspace(
                 spine,
                 histories,
+                checked,
                 finder=_finder(Engine(engine), self._session),
                 session=self._session,
                 row_number=row_number,
             )
+            # What many specs share comes first: threads that need it would wait for the one that makes it.
+            self._each(workspace.layout, _one_per_layout(checked, histories))
             self._views = self._each(lambda spec: View(spec, workspace), checked)
             _find_widest(self._views)
+            self._each(prepare_rows, [view for view in self._views if view.widest is view])
         except BaseException:
             self._session.close()
             raise
@@ -222,6 +226,14 @@ class Aggregation:
             return [work(item) for item in items]
         with ThreadPoolExecutor(min(self._threads, len(items))) as pool:
             return list(pool.map(work, items))
+
+
+def _one_per_layout(
+    specs: Sequence[AggregationSpec], histories: Mapping[str | None, pa.Table]
+) -> list[AggregationSpec]:
+    """A spec for each history and way to order it, the longest history first."""
+    found = {layout_key(spec): spec for spec in specs}
+    return sorted(found.values(), key=lambda spec: -histories[spec.history_view].num_rows)
 
 
 def _find_widest(views: Sequence[View]) -> None:

@@ -204,14 +204,15 @@ def dense_numbers(columns: Sequence[Sequence[pa.Array]]) -> tuple[list[NDArray[n
     `columns[k][r]` is key column k of relation r. Returns one array per relation, and how many numbers.
     """
     sizes = [len(array) for array in columns[0]]
+    if len(columns) == 1:
+        near = _near_numbers(joint_keys(columns[0]), sum(sizes))
+        if near is not None:
+            return near
     total = np.zeros(sum(sizes), np.int64)
     valid = np.ones(sum(sizes), np.bool_)
     count = 1
     for arrays in columns:
         parts = joint_keys(arrays)
-        near = _near_numbers(parts, len(total)) if len(columns) == 1 else None
-        if near is not None:
-            return near
         keys = pa.array(np.concatenate([part.keys for part in parts]))
         encoded = keys.dictionary_encode()
         # Both factors are below 2**31, so the product fits.
@@ -225,17 +226,14 @@ def dense_numbers(columns: Sequence[Sequence[pa.Array]]) -> tuple[list[NDArray[n
 
 def _near_numbers(parts: Sequence[Keys], rows: int) -> tuple[list[NDArray[np.int32]], int] | None:
     """Keys that lie close together, counted from the lowest; None for others, which a hash table numbers."""
-    known = [part.keys if part.valid.all() else part.keys[part.valid] for part in parts]
-    ends = [int(end) for keys in known if len(keys) for end in (keys.min(), keys.max())]
+    from daedalus.compute import _kernels
+
+    found = [_kernels.least_and_most(part.keys, part.valid) for part in parts]
+    ends = [(int(low), int(high)) for low, high in found if low <= high]
     if not ends:
         return [np.full(len(part.keys), -1, np.int32) for part in parts], 1
-    low, count = min(ends), max(ends) - min(ends) + 1
+    low = min(end[0] for end in ends)
+    count = max(end[1] for end in ends) - low + 1
     if count > 2 * rows or count > np.iinfo(np.int32).max:
         return None
-    numbers = [
-        np.where(part.valid, part.keys - low, -1).astype(np.int32)
-        if len(keys) < len(part.keys)
-        else (part.keys - low).astype(np.int32)
-        for part, keys in zip(parts, known, strict=True)
-    ]
-    return numbers, count
+    return [_kernels.count_from(part.keys, part.valid, low) for part in parts], count

@@ -11,31 +11,38 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from daedalus.compute.conditions import Session
-    from daedalus.compute.layout import Layout, Points
+    from daedalus.compute.layout import Bound, Layout, Points
+
+#: No two instants are further apart.
+_MOST_TICKS = (1 << 64) - 1
 
 
 class KernelFinder:
-    """Counting sort by group, then one walk over each group per bound."""
+    """Counting sort by group, then one walk over each group for all bounds."""
 
-    def order(self, points: Points, groups: int) -> NDArray[np.int32]:
-        """The valid rows by (group, time, row)."""
+    def sort(self, points: Points, start: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The valid rows by (group, time, row), and their times."""
         from daedalus.compute import _kernels
 
-        start = np.zeros(groups + 1, np.int64)
-        found: NDArray[np.int32] = _kernels.order_rows(points.group, points.time, points.valid, groups, start)
-        return found
+        order, time = _kernels.sort_rows(points.group, points.time, points.valid, start)
+        return order, time
 
-    def positions(self, layout: Layout, bound: NDArray[np.int64], *, inclusive: bool) -> NDArray[np.int32]:
-        """Where each row's bound falls in its group."""
+    def positions(self, layout: Layout, bounds: Sequence[Bound]) -> list[NDArray[np.int32]]:
+        """Where each row's bounds fall in its group."""
         from daedalus.compute import _kernels
 
-        out = np.zeros(len(bound), np.int32)
         spine = layout.spine
-        _kernels.sweep(layout.spine_order, spine.group, bound, layout.start, layout.time, inclusive, out)
-        return out
+        out = np.zeros((len(bounds), len(spine.time)), np.int32)
+        ticks = np.array([min(bound.ticks, _MOST_TICKS) for bound in bounds], np.uint64)
+        inclusive = np.array([bound.inclusive for bound in bounds])
+        points = (spine.group, spine.time)
+        _kernels.sweep(layout.spine_order, points, ticks, inclusive, layout.start, layout.time, out)
+        return list(out)
 
 
 class DuckDBFinder:
@@ -44,14 +51,19 @@ class DuckDBFinder:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def order(self, points: Points, groups: int) -> NDArray[np.int32]:
-        """The valid rows by (group, time, row)."""
-        del groups
+    def sort(self, points: Points, start: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The valid rows by (group, time, row), and their times."""
+        del start
         rows = np.flatnonzero(points.valid).astype(np.int32)
-        return self._sorted(g=points.group[rows], t=points.time[rows], kind=np.zeros_like(rows), n=rows)
+        order = self._sorted(g=points.group[rows], t=points.time[rows], kind=np.zeros_like(rows), n=rows)
+        return order, points.time[order]
 
-    def positions(self, layout: Layout, bound: NDArray[np.int64], *, inclusive: bool) -> NDArray[np.int32]:
-        """Where each row's bound falls: history and bounds sorted together, history rows counted on the way.
+    def positions(self, layout: Layout, bounds: Sequence[Bound]) -> list[NDArray[np.int32]]:
+        """Where each row's bounds fall."""
+        return [self._positions(layout, bound) for bound in bounds]
+
+    def _positions(self, layout: Layout, bound: Bound) -> NDArray[np.int32]:
+        """History and bounds sorted together, history rows counted on the way.
 
         Not an ASOF join: over registered Arrow tables, whose size DuckDB does not know, it can choose a
         nested loop, which is quadratic.
@@ -59,16 +71,18 @@ class DuckDBFinder:
         asked = layout.spine_order
         size = len(layout.order)
         group = np.repeat(np.arange(len(layout.start) - 1, dtype=np.int32), np.diff(layout.start))
-        kind = np.concatenate([np.full(size, 1, np.int32), np.full(len(asked), 2 * inclusive, np.int32)])
+        kind = np.concatenate(
+            [np.full(size, 1, np.int32), np.full(len(asked), 2 * bound.inclusive, np.int32)]
+        )
         found = self._sorted(
             g=np.concatenate([group, layout.spine.group[asked]]),
-            t=np.concatenate([layout.time, bound[asked]]),
+            t=np.concatenate([layout.time, bound.times(layout.spine.time)[asked]]),
             kind=kind,
             n=np.concatenate([np.full(size, -1, np.int32), asked]),
         )
         is_past = found < 0
         before = np.cumsum(is_past, dtype=np.int32)
-        out = np.zeros(len(bound), np.int32)
+        out = np.zeros(len(layout.spine.time), np.int32)
         out[found[~is_past]] = before[~is_past]
         return out
 
@@ -88,18 +102,22 @@ class DuckDBFinder:
 class PolarsFinder:
     """Sorting and as-of joins in Polars."""
 
-    def order(self, points: Points, groups: int) -> NDArray[np.int32]:
-        """The valid rows by (group, time, row)."""
+    def sort(self, points: Points, start: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The valid rows by (group, time, row), and their times."""
         import polars as pl
 
-        del groups
+        del start
         rows = np.flatnonzero(points.valid).astype(np.int32)
         frame = pl.DataFrame({"g": points.group[rows], "t": points.time[rows], "n": rows})
-        found: NDArray[np.int32] = frame.sort("g", "t", "n")["n"].to_numpy()
-        return found
+        found = frame.sort("g", "t", "n")
+        return found["n"].to_numpy(), found["t"].to_numpy()
 
-    def positions(self, layout: Layout, bound: NDArray[np.int64], *, inclusive: bool) -> NDArray[np.int32]:
-        """Where each row's bound falls in its group: behind the newest row that lies before the bound."""
+    def positions(self, layout: Layout, bounds: Sequence[Bound]) -> list[NDArray[np.int32]]:
+        """Where each row's bounds fall in its group."""
+        return [self._positions(layout, bound) for bound in bounds]
+
+    def _positions(self, layout: Layout, bound: Bound) -> NDArray[np.int32]:
+        """Behind the newest row that lies before the bound."""
         import polars as pl
 
         rows = layout.spine_order
@@ -109,13 +127,14 @@ class PolarsFinder:
         last[:-1] = (group[1:] != group[:-1]) | (layout.time[1:] != layout.time[:-1])
         ends = np.flatnonzero(last).astype(np.int32)
         past = pl.DataFrame({"g": group[ends], "t": layout.time[ends], "p": ends + np.int32(1)})
-        asked = pl.DataFrame({"g": layout.spine.group[rows], "t": bound[rows], "n": rows})
+        times = bound.times(layout.spine.time)
+        asked = pl.DataFrame({"g": layout.spine.group[rows], "t": times[rows], "n": rows})
         found = asked.set_sorted("g").join_asof(
             past.set_sorted("g"),
             on="t",
             by="g",
             strategy="backward",
-            allow_exact_matches=inclusive,
+            allow_exact_matches=bound.inclusive,
             check_sortedness=False,
         )
         matched = found["p"].is_not_null().to_numpy()

@@ -18,6 +18,8 @@ from daedalus.catalog.model import SECONDS_PER_DAY
 from daedalus.errors import DefinitionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from daedalus.catalog.aggregation import AggregationSpec
@@ -43,7 +45,7 @@ class Layout:
         order: history rows (with group and time) in that order.
         start: where each group begins in `order`; one more entry than groups.
         time: the time of each row of `order`.
-        spine: the spine rows.
+        spine: the spine rows, numbered like the history's groups.
         spine_order: the spine rows (with group and time) by (group, time).
         ticks: ticks per second of the time column.
     """
@@ -56,17 +58,32 @@ class Layout:
     ticks: int
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An instant so many ticks before each spine row, or the lowest there is.
+
+    Attributes:
+        inclusive: whether rows of that very instant lie before the bound.
+    """
+
+    ticks: int
+    inclusive: bool = False
+
+    def times(self, time: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The instant for each spine row's time."""
+        return _earlier(time, self.ticks)[0]
+
+
 class Finder(Protocol):
     """What an engine does: sort, and find the ends of slices. Everything else is shared."""
 
-    def order(self, points: Points, groups: int) -> NDArray[np.int32]:
-        """The valid rows by (group, time, row)."""
+    def sort(self, points: Points, start: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The valid rows by (group, time, row), and their times; `start` is where each group begins."""
 
-    def positions(self, layout: Layout, bound: NDArray[np.int64], *, inclusive: bool) -> NDArray[np.int32]:
-        """Per spine row the first position of its group with time >= bound (> bound when `inclusive`).
+    def positions(self, layout: Layout, bounds: Sequence[Bound]) -> list[NDArray[np.int32]]:
+        """Per bound and spine row, the first position of its group with time >= bound (> when inclusive).
 
-        The end of the group when there is none; anything for spine rows that are not valid. Bounds rise with
-        the spine's time within a group.
+        The end of the group when there is none; anything for spine rows that are not valid.
         """
 
 
@@ -78,38 +95,32 @@ class Ends:
     high: NDArray[np.int32]
 
 
-def make_layout(
-    finder: Finder,
-    *,
-    spine: Points,
-    history: Points,
-    groups: int,
-    ticks: int,
-    row_number: NDArray[np.int64] | None,
-) -> Layout:
-    """Sort the history, and the spine unless it is the history itself.
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Rows by (group, time, row): their numbers, where each group begins, and their times."""
 
-    `row_number` breaks ties between history rows of one instant; None takes their position.
+    order: NDArray[np.int32]
+    start: NDArray[np.int64]
+    time: NDArray[np.int64]
+
+
+def sort_points(
+    finder: Finder, points: Points, groups: int, row_number: NDArray[np.int64] | None = None
+) -> Sorted:
+    """The rows that have a group and a time, sorted.
+
+    `row_number` breaks ties between rows of one instant; None takes their position.
     """
+    from daedalus.compute import _kernels
+
+    start = _kernels.count_groups(points.group, points.valid, groups)
     if row_number is None:
-        order = finder.order(history, groups)
-    else:
-        numbered = np.argsort(row_number, kind="stable").astype(np.int32)
-        shuffled = Points(
-            group=history.group[numbered], time=history.time[numbered], valid=history.valid[numbered]
-        )
-        order = numbered[finder.order(shuffled, groups)]
-    spine_order = order if spine is history else finder.order(spine, groups)
-    start = np.zeros(groups + 1, np.int64)
-    np.cumsum(np.bincount(history.group[order], minlength=groups), out=start[1:])
-    return Layout(
-        order=order,
-        start=start,
-        time=history.time[order],
-        spine=spine,
-        spine_order=spine_order,
-        ticks=ticks,
-    )
+        order, time = finder.sort(points, start)
+        return Sorted(order, start, time)
+    numbered = np.argsort(row_number, kind="stable").astype(np.int32)
+    shuffled = Points(group=points.group[numbered], time=points.time[numbered], valid=points.valid[numbered])
+    order, time = finder.sort(shuffled, start)
+    return Sorted(numbered[order], start, time)
 
 
 def window_ticks(spec: AggregationSpec, ticks: int) -> int | None:
@@ -131,21 +142,18 @@ def delay_ticks(spec: AggregationSpec, ticks: int) -> int:
     return round(Fraction(spec.delay_seconds) * ticks)
 
 
-def find_high(finder: Finder, layout: Layout, delay: int, *, include_current: bool) -> NDArray[np.int32]:
-    """Where each row's past ends: at its own time (minus the delay), included or not."""
-    read, _ = _earlier(layout.spine.time, delay)
-    high = finder.positions(layout, read, inclusive=include_current)
-    return _blank(layout, high, delay)
-
-
-def find_low(finder: Finder, layout: Layout, delay: int, window: int | None) -> NDArray[np.int32]:
-    """Where each row's window begins."""
-    if window is None:
-        low = layout.start[np.maximum(layout.spine.group, 0)].astype(np.int32)
-    else:
-        bound, _ = _earlier(layout.spine.time, delay + window)
-        low = finder.positions(layout, bound, inclusive=False)
-    return _blank(layout, low, delay)
+def find_ends(
+    finder: Finder, layout: Layout, delay: int, windows: Sequence[int | None], *, include_current: bool
+) -> dict[int | None, Ends]:
+    """Each row's slice of the history for each window: up to its own time (minus the delay), included or not."""
+    narrow = [window for window in windows if window is not None]
+    bounds = [Bound(delay, include_current), *(Bound(delay + window) for window in narrow)]
+    high, *lows = (_blank(layout, found, delay) for found in finder.positions(layout, bounds))
+    ends: dict[int | None, Ends] = {window: Ends(low, high) for window, low in zip(narrow, lows, strict=True)}
+    if None in windows:
+        first = layout.start[np.maximum(layout.spine.group, 0)].astype(np.int32)
+        ends[None] = Ends(_blank(layout, first, delay), high)
+    return ends
 
 
 def _earlier(time: NDArray[np.int64], ticks: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -166,6 +174,8 @@ def _blank(layout: Layout, position: NDArray[np.int32], delay: int) -> NDArray[n
     seeing = layout.spine.valid
     if delay:
         seeing = seeing & ~_earlier(layout.spine.time, delay)[1]
+    if seeing.all():
+        return position
     return np.where(seeing, position, np.int32(0)).astype(np.int32, copy=False)
 
 
@@ -183,18 +193,18 @@ class Selection:
     start: NDArray[np.int64]
     before: NDArray[np.int32] | None
 
-    def ends(self, ends: Ends) -> Ends:
-        """A slice of the whole history as a slice of the kept rows."""
-        if self.before is None:
-            return ends
-        return Ends(self.before[ends.low], self.before[ends.high])
+    def positions(self, places: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Positions in the whole history as positions among the kept rows."""
+        from daedalus.compute import _kernels
+
+        return places if self.before is None else _kernels.take(self.before, places)
 
 
 def select(layout: Layout, keep: NDArray[np.bool_] | None) -> Selection:
     """The rows of the history for which `keep` is True; None keeps them all."""
+    from daedalus.compute import _kernels
+
     if keep is None or keep.all():
         return Selection(rows=layout.order, start=layout.start, before=None)
-    kept = keep[layout.order]
-    before = np.zeros(len(kept) + 1, np.int32)
-    np.cumsum(kept, out=before[1:])
-    return Selection(rows=layout.order[kept], start=before[layout.start].astype(np.int64), before=before)
+    rows, before = _kernels.keep_rows(layout.order, keep)
+    return Selection(rows=rows, start=before[layout.start].astype(np.int64), before=before)

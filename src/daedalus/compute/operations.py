@@ -51,6 +51,14 @@ def compute_rows(view: View, places: NDArray[np.int64] | None) -> pa.Array:
     return view.workspace.memo.get(key, lambda: compute_column(view)).take(pa.array(places))
 
 
+def prepare_rows(view: View) -> None:
+    """Make what `compute_rows` of any rows needs: lists are gathered from it a piece at a time."""
+    if view.spec.operation is Operation.LIST:
+        lists.prepare_list(view)
+    elif view.spec.operation is Operation.FLATTEN_DISTINCT:
+        lists.prepare_distinct(view)
+
+
 def _count(view: View) -> pa.Array:
     return pa.array(narrow(view).counts)
 
@@ -90,10 +98,10 @@ def _first(view: View) -> pa.Array:
 
 
 def _next_other(view: View) -> NDArray[np.int32]:
-    from daedalus.compute import _kernels
+    from daedalus.compute import _list_kernels
 
     keys = np.ascontiguousarray(view.keys()[::-1])
-    backwards: NDArray[np.int32] = _kernels.previous_other(keys)
+    backwards: NDArray[np.int32] = _list_kernels.previous_other(keys)
     return np.int32(len(keys) - 1) - backwards[::-1]
 
 

@@ -44,11 +44,14 @@ class View:
 
     def rows(self, places: NDArray[np.int64]) -> View:
         """The same spec for some of the spine rows only, in the order of `places`."""
+        from daedalus.compute import _kernels
+
         some = copy.copy(self)
         some.size = len(places)
-        some.ends = Ends(self.ends.low[places], self.ends.high[places])
+        some.ends = Ends(_kernels.take(self.ends.low, places), _kernels.take(self.ends.high, places))
         if self.own is not None:
-            some.own = Keys(keys=self.own.keys[places], valid=self.own.valid[places])
+            keys, valid = _kernels.take(self.own.keys, places), _kernels.take(self.own.valid, places)
+            some.own = Keys(keys=keys, valid=valid)
         return some
 
     @property
@@ -97,10 +100,10 @@ class View:
 
     def jump(self) -> NDArray[np.int32]:
         """Per kept row the nearest earlier one with another value."""
-        from daedalus.compute import _kernels
+        from daedalus.compute import _list_kernels
 
         keys = self.keys()
-        return self.memo("previous other", lambda: _kernels.previous_other(keys))
+        return self.memo("previous other", lambda: _list_kernels.previous_other(keys))
 
     def occurrences(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Kept positions by (group, value, position); per position its value's number within the group."""

@@ -16,17 +16,17 @@ from daedalus.compute.layout import (
     Layout,
     Points,
     Selection,
+    Sorted,
     delay_ticks,
-    find_high,
-    find_low,
-    make_layout,
+    find_ends,
     select,
+    sort_points,
     window_ticks,
 )
 from daedalus.errors import ExecutionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,6 +62,7 @@ class Workspace:
     """One call's tables and everything derived from them that more than one spec can use.
 
     Args:
+        specs: all that are going to be computed.
         histories: the history of each `history_view`; None is the history of specs that name none, usually
             the spine itself.
         row_number: a column of the histories that breaks ties instead of the row's position.
@@ -71,6 +72,7 @@ class Workspace:
         self,
         spine: pa.Table,
         histories: Mapping[str | None, pa.Table],
+        specs: Sequence[AggregationSpec],
         *,
         finder: Finder,
         session: Session,
@@ -79,6 +81,7 @@ class Workspace:
         self.spine = spine
         self.histories = histories
         self.memo = Memo()
+        self._specs = specs
         self._finder = finder
         self._session = session
         self._row_number = row_number
@@ -103,34 +106,80 @@ class Workspace:
 
     def layout(self, spec: AggregationSpec) -> Layout:
         """The history of the spec by (group, time, row)."""
-        key = ("layout", *_layout_key(spec))
+        key = ("layout", *layout_key(spec))
         return self.memo.get(key, lambda: self._make_layout(spec))
 
     def _make_layout(self, spec: AggregationSpec) -> Layout:
         time = self.spine_column(spec.timestamp_column)
         unit = time.type.unit if pa.types.is_timestamp(time.type) else spec.timestamp_unit
-        same = (
+        number = self._row_numbers(spec.history_view)
+        numbers, groups = self._numbers(spec)
+        spine, ordered = self._sorted_spine(spec, numbers[None], groups)
+        history = ordered
+        if not self._own_history(spec):
+            points = _points(
+                numbers[_source(spec)], self.history_column(spec.history_view, spec.history_time)
+            )
+            history = sort_points(self._finder, points, groups, number)
+        elif number is not None:
+            history = sort_points(self._finder, spine, groups, number)
+        return Layout(
+            order=history.order,
+            start=history.start,
+            time=history.time,
+            spine=spine,
+            spine_order=ordered.order,
+            ticks=TICKS_PER_SECOND[unit],
+        )
+
+    def _own_history(self, spec: AggregationSpec) -> bool:
+        """Whether the spec's history is the spine itself, by the same keys and time."""
+        return (
             self.histories[spec.history_view] is self.spine
             and spec.history_keys == spec.group_by
             and spec.history_time == spec.timestamp_column
         )
-        own = [[self.spine_column(name)] for name in spec.group_by]
-        if not same:
-            for arrays, name in zip(own, spec.history_keys, strict=True):
-                arrays.append(self.history_column(spec.history_view, name))
-        numbers, groups = columns.dense_numbers(own)
-        spine = _points(numbers[0], time)
-        history = spine
-        if not same:
-            history = _points(numbers[1], self.history_column(spec.history_view, spec.history_time))
-        return make_layout(
-            self._finder,
-            spine=spine,
-            history=history,
-            groups=groups,
-            ticks=TICKS_PER_SECOND[unit],
-            row_number=self._row_numbers(spec.history_view),
-        )
+
+    def _sorted_spine(
+        self, spec: AggregationSpec, numbers: NDArray[np.int32], groups: int
+    ) -> tuple[Points, Sorted]:
+        """The spine's rows, and the same sorted: once for all histories whose groups are numbered together."""
+
+        def make() -> tuple[Points, Sorted]:
+            points = _points(numbers, self.spine_column(spec.timestamp_column))
+            return points, sort_points(self._finder, points, groups)
+
+        return self.memo.get(("sorted spine", self._numbered(spec), spec.timestamp_column), make)
+
+    def _numbers(self, spec: AggregationSpec) -> tuple[dict[_Source | None, NDArray[np.int32]], int]:
+        """Each row's group, of the spine under None and of every history, and how many groups there are."""
+        sources = self._numbered(spec)
+
+        def make() -> tuple[dict[_Source | None, NDArray[np.int32]], int]:
+            arrays = [[self.spine_column(name)] for name in spec.group_by]
+            for view, names in sources[1]:
+                for of_key, name in zip(arrays, names, strict=True):
+                    of_key.append(self.history_column(view, name))
+            numbers, groups = columns.dense_numbers(arrays)
+            return dict(zip([None, *sources[1]], numbers, strict=True)), groups
+
+        return self.memo.get(("numbers", sources), make)
+
+    def _numbered(self, spec: AggregationSpec) -> tuple[tuple[str, ...], tuple[_Source, ...]]:
+        """The keys, and the histories whose groups are numbered with the spine's: those with keys of its types.
+
+        A history with keys of other types is numbered alone with the spine, for they are compared in a common type.
+        """
+        if self._own_history(spec):
+            return spec.group_by, ()
+        alike = [one for one in self._specs if one.group_by == spec.group_by and not self._own_history(one)]
+        plain = tuple(dict.fromkeys(_source(one) for one in alike if self._has_spine_types(one)))
+        return spec.group_by, plain if _source(spec) in plain else (_source(spec),)
+
+    def _has_spine_types(self, spec: AggregationSpec) -> bool:
+        history = self.histories[spec.history_view].schema
+        pairs = zip(spec.group_by, spec.history_keys, strict=True)
+        return all(self.spine.schema.field(own).type == history.field(name).type for own, name in pairs)
 
     def _row_numbers(self, view: str | None) -> NDArray[np.int64] | None:
         if self._row_number is None or self._row_number not in self.histories[view].column_names:
@@ -139,7 +188,7 @@ class Workspace:
 
     def selection_key(self, spec: AggregationSpec) -> tuple[Hashable, ...]:
         """What makes two specs keep the same history rows: columns without NULLs filter nothing."""
-        return (*_layout_key(spec), spec.condition, spec.value_column if self._has_nulls(spec) else None)
+        return (*layout_key(spec), spec.condition, spec.value_column if self._has_nulls(spec) else None)
 
     def _has_nulls(self, spec: AggregationSpec) -> bool:
         return spec.value_column is not None and not self._present(spec).all()
@@ -174,18 +223,20 @@ class Workspace:
         """Per spine row its slice of the selection."""
         layout = self.layout(spec)
         delay, window = delay_ticks(spec, layout.ticks), window_ticks(spec, layout.ticks)
-        past = (*_layout_key(spec), delay, spec.include_current)
-        high = self.memo.get(
-            ("high", *past),
-            lambda: find_high(self._finder, layout, delay, include_current=spec.include_current),
-        )
-        low = self.memo.get(
-            ("low", *_layout_key(spec), delay, window),
-            lambda: find_low(self._finder, layout, delay, window),
-        )
+        past = (*layout_key(spec), delay, spec.include_current)
+
+        def find() -> dict[int | None, Ends]:
+            alike = [one for one in self._specs if _past(one) == _past(spec)]
+            windows = list(dict.fromkeys(window_ticks(one, layout.ticks) for one in alike))
+            current = spec.include_current
+            return find_ends(self._finder, layout, delay, windows, include_current=current)
+
+        ends = self.memo.get(("all ends", *past), find)[window]
         selection = self.selection(spec)
-        key = ("ends", *past, window, *self.selection_key(spec))
-        return self.memo.get(key, lambda: selection.ends(Ends(low, high)))
+        key = (*past, *self.selection_key(spec))
+        low = self.memo.get(("low", window, *key), lambda: selection.positions(ends.low))
+        high = self.memo.get(("high", *key), lambda: selection.positions(ends.high))
+        return Ends(low, high)
 
     def keys(self, spec: AggregationSpec, *, ordered: bool = False) -> tuple[Keys, Keys | None]:
         """The value column as comparable keys: of the history, and of the spine when `exclude_self` asks."""
@@ -200,12 +251,27 @@ class Workspace:
 
     def kept_keys(self, spec: AggregationSpec, *, ordered: bool = False) -> NDArray[np.int64]:
         """The keys of the selection's rows."""
+        from daedalus.compute import _kernels
+
         history, _ = self.keys(spec, ordered=ordered)
         key = ("kept keys", *self.selection_key(spec), spec.value_column, ordered, spec.exclude_self)
-        return self.memo.get(key, lambda: history.keys[self.selection(spec).rows])
+        return self.memo.get(key, lambda: _kernels.take(history.keys, self.selection(spec).rows))
 
 
-def _layout_key(spec: AggregationSpec) -> tuple[Hashable, ...]:
+def _past(spec: AggregationSpec) -> tuple[Hashable, ...]:
+    return (*layout_key(spec), spec.delay_seconds, spec.include_current)
+
+
+#: A history, and its key columns.
+_Source = tuple[str | None, tuple[str, ...]]
+
+
+def _source(spec: AggregationSpec) -> _Source:
+    return spec.history_view, spec.history_keys
+
+
+def layout_key(spec: AggregationSpec) -> tuple[Hashable, ...]:
+    """What makes two specs read the same history in the same order."""
     names = (spec.group_by, spec.history_keys, spec.timestamp_column, spec.history_time)
     return (spec.history_view, *names, spec.timestamp_unit)
 
