@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.errors import did_you_mean
 from daedalus.sql import _functions
+from daedalus.sql.identifiers import quote_literal
 from daedalus.sql.parsing import Node, type_names
 
 if TYPE_CHECKING:
@@ -62,10 +63,15 @@ class Reference:
 
 @dataclass(slots=True)
 class Walker:
-    """Walks a tree once and keeps the column references it met."""
+    """Walks a tree once and keeps the column references it met.
+
+    Attributes:
+        quoted: the names that stand in double quotes, where an unknown one may be meant as a text.
+    """
 
     columns: tuple[str, ...]
     qualifier: str | None
+    quoted: frozenset[str] = frozenset()
     references: list[Reference] = field(default_factory=list)
 
     def visit(self, node: Node, scope: frozenset[str] = frozenset()) -> None:
@@ -134,7 +140,8 @@ class Walker:
                 f"{names[0]} is volatile or reads the session", "Use columns and constants only."
             )
         name = names[1] if len(names) > 1 and names[0] not in self.columns else names[0]
-        raise RefusedError(f"unqualified name {'.'.join(names)}", f"Write {self.qualifier}.{name}.")
+        mend = self._as_text(name) or f"Write {self.qualifier}.{name}."
+        raise RefusedError(f"unqualified name {'.'.join(names)}", mend)
 
     def _known(self, name: str, names: tuple[str, ...]) -> str:
         if name in self.columns:
@@ -151,7 +158,14 @@ class Walker:
                 f"Write {'.'.join(names[1:])}.",
             )
         shown = name if self.qualifier is None else f"{self.qualifier}.{name}"
-        raise RefusedError(f"unknown column {shown}", did_you_mean(name, self.columns))
+        raise RefusedError(f"unknown column {shown}", self._as_text(name) or did_you_mean(name, self.columns))
+
+    def _as_text(self, name: str) -> str:
+        """What to write if the name is none, but a text in the wrong quotes; empty when it surely is a name."""
+        if name not in self.quoted or name in self.columns:
+            return ""
+        text = quote_literal(name)
+        return f"Double quotes are for names; a text is written {text}."
 
 
 def children(node: Node) -> Iterator[Node]:

@@ -92,7 +92,8 @@ def _parsed(text: str, columns: tuple[str, ...], where: str, qualifier: str | No
     try:
         squeezed = _checked_text(text)
         node = _expression(squeezed)
-        walker = Walker(columns, qualifier)
+        quoted = (_unquoted(token.text) for token in _scan.scan(squeezed) if token.kind == "quoted")
+        walker = Walker(columns, qualifier, frozenset(quoted))
         walker.visit(node)
         fragment = _cut(squeezed, node, walker.references)
         _prove(fragment, node, walker.references)

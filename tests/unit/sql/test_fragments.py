@@ -246,6 +246,11 @@ def test_what_is_refused(text: str, what: str) -> None:
     [
         ("evnt = 1", "f: unknown column evnt in 'evnt = 1'. Did you mean 'event'?"),
         (
+            'event = "like"',
+            "f: unknown column like in 'event = \"like\"'. "
+            "Double quotes are for names; a text is written 'like'.",
+        ),
+        (
             "t.event",
             "f: columns are written without a table name here, got t.event in 't.event'. Write event.",
         ),
