@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from daedalus.cli.options import ServiceArgument, parse_day, service_or_default
-from daedalus.cli.render import Format, FormatOption, counted, cut, print_json, print_table, say
+from daedalus.cli.render import Format, FormatOption, cell_text, counted, cut, print_json, print_table, say
 
 if TYPE_CHECKING:
     from daedalus.trust.feature_runs import FeatureTestResult
@@ -141,7 +141,7 @@ def _print_findings(found: dict[str, Any]) -> None:
             one["subject"],
             f"{one['rows']} of {one['of']}",
             one["what"],
-            _short(one["examples"][:1]),
+            cut(cell_text(one["examples"][0]), _WIDTH) if one["examples"] else "",
         )
         for one in found["findings"]
     ]
