@@ -334,7 +334,7 @@ class _Checks:
         where = self.section.where(*place)
         try:
             fragment = parse_fragment(step.sql, columns=known, where=where)
-            dtype = expression_dtype(fragment.columns, step.sql, known, where=where) or ""
+            dtype = expression_dtype(fragment, known, where=where)
         except DefinitionError as exc:
             self.relay(self.with_rolling_hint(exc))
             return ""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from daedalus.catalog.aggregation import AggregationSpec
     from daedalus.catalog.contents import CatalogContents
     from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, FieldDef, SqlStep, ViewJoin
+    from daedalus.sql.fragments import Fragment
 
 #: name in assembled rows -> (reference, dtype); the dtype is empty where definitions alone cannot tell it.
 Assembled = dict[str, tuple[FeatureColumnRef, str]]
@@ -142,20 +143,19 @@ def _derived_dtype(step: SqlStep, columns: Assembled) -> str:
 
     try:
         fragment = parse_fragment(step.sql, columns=columns, where=step.name)
-        return expression_dtype(fragment.columns, step.sql, columns, where=step.name) or ""
+        return expression_dtype(fragment, columns, where=step.name)
     except DefinitionError:
         # The loader reports it, with its place.
         return ""
 
 
-def expression_dtype(names: tuple[str, ...], sql: str, columns: Assembled, *, where: str) -> str | None:
-    """The dtype of an expression; None when a column's is not known; DefinitionError when it has none."""
-    from daedalus.sql.fragments import fragment_type, parse_fragment
+def expression_dtype(fragment: Fragment, columns: Assembled, *, where: str) -> str:
+    """The dtype of an expression; empty when a column's is not known; DefinitionError when it has none."""
+    from daedalus.sql.fragments import fragment_type
 
-    types = {name: columns[name][1] for name in names}
+    types = {name: columns[name][1] for name in fragment.columns}
     if not all(types.values()):
-        return None
-    fragment = parse_fragment(sql, columns=columns, where=where)
+        return ""
     bound = fragment_type(fragment, {name: to_duckdb(dtype) for name, dtype in types.items()}, where=where)
     if bound == '"NULL"':
         raise DefinitionError(
