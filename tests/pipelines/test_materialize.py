@@ -241,6 +241,23 @@ def test_every_format_holds_the_same_rows_and_a_second_time_replaces_them(tmp_pa
     assert set(rows_of(parquet)["score"].to_pylist()) == {3}
 
 
+@pytest.mark.parametrize(
+    ("format_", "output", "what"),
+    [
+        (SinkFormat.PARQUET, "s3://bucket/rows", "a Parquet materialization is a local folder"),
+        (SinkFormat.DUCKDB, "s3://bucket/rows.duckdb", "a DuckDB file is a local path, found s3:"),
+        (SinkFormat.DUCKLAKE, "postgres://me:pw-Xk29f8q1@db/lake", "a credential in the place of a sink"),
+    ],
+)
+def test_a_place_that_rows_cannot_be_written_to_is_refused(tmp_path, monkeypatch, format_, output, what):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DefinitionError, match=what) as caught:
+        materialize(tiny(tmp_path), "s", INSTANT, format=format_, output=output)
+    assert "pw-Xk29f8q1" not in str(caught.value)
+    assert not list(tmp_path.glob("s3*"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_can_be_asked_for(tmp_path):
     asked = pa.table({"artwork_id": [99, 11, 11], "user_id": [1, 1, 1], "more": [1, 2, 3]})
     result = materialize(tiny(tmp_path), "s", INSTANT, entities=asked)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from daedalus.errors import DefinitionError
 from daedalus.metadata.days import DayStore, InstantStore
 from daedalus.pipelines.days.visibility import AsOf, ticks_of
 from daedalus.pipelines.execution import RunProgress
@@ -30,6 +31,8 @@ from daedalus.pipelines.operators import RayUdfTransform, SinkFormat
 from daedalus.pipelines.pipeline_files import pipeline_to_yaml
 from daedalus.pipelines.publish import open_sink, staged_day, staged_rows
 from daedalus.pipelines.run_sources import RunSources, ticks_per_second
+from daedalus.pipelines.settings.run_config import is_url
+from daedalus.pipelines.settings.sink_places import place_problems
 from daedalus.pipelines.skeleton_run import day_context
 from daedalus.pipelines.training import run_skeleton_stage
 from daedalus.secrets import mask
@@ -115,10 +118,12 @@ def run_materialization(request: MaterializeRequest) -> MaterializationResult:
     """Compute the rows and write them, whole or not at all; a materialization of the same instant is replaced.
 
     Raises:
+        DefinitionError: rows of this format cannot be written to the output that is asked for.
         CompileError: the pipeline cannot be read as of a time.
         ExecutionError: names the operator; an earlier materialization is left as it was.
     """
     started = time.perf_counter()
+    _check_output(request)
     config, service = request.run_config, request.pipeline.service
     run_id = request.run_id or uuid.uuid4().hex[:12]
     store = InstantStore(_root(request))
@@ -170,6 +175,16 @@ def materialization_inputs(request: MaterializeRequest) -> dict[str, Any]:
             pinned = plan_enrichment(transforms, configured_stores(transforms, request.run_config))
             found["stores"] = {one.definition.name: one.snapshot for one in pinned.stores}
     return found
+
+
+def _check_output(request: MaterializeRequest) -> None:
+    problems = []
+    if request.format is not SinkFormat.PARQUET:
+        problems = [(what, mend) for _, what, mend in place_problems(request.format, request.output, "")]
+    elif request.output and is_url(request.run_config.project_path(request.output)):
+        problems = [("a Parquet materialization is a local folder", "Write a path, or copy the folder there")]
+    for what, mend in problems:
+        raise DefinitionError(what, where=f"output {mask(request.output)}", hint=mend)
 
 
 def _root(request: MaterializeRequest) -> Path:
