@@ -228,7 +228,8 @@ def test_every_problem_of_every_file_at_once(write):
         "output_columns: [{nam: u}]\n"
         "embedding_coverage_filter: {event: [x]}\n"
         "enrich_runtime: rai\n"
-        "enrichment_specs: []\n",
+        "enrichment_specs: []\n"
+        "online_store: {namespace: two words}\n",
     )
     write(AGGREGATIONS, "day_workers: 2\n")
     found = "\n".join(problems())
@@ -245,6 +246,7 @@ def test_every_problem_of_every_file_at_once(write):
         f"{RUNTIME}:7, $.embedding_coverage_filter.event: unknown key 'event'. Did you mean 'events'?",
         f"{RUNTIME}:8, $.enrich_runtime: input should be 'ray' or 'in_process', found 'rai'",
         f"{RUNTIME}:9, $.enrichment_specs: 'enrichment_specs' belongs in {AGGREGATIONS}",
+        f"{RUNTIME}:10, $.online_store.namespace: expected 1 to 64 letters, digits, '_', '.' or '-', found 'two",
         f"{AGGREGATIONS}:1, $.day_workers: 'day_workers' belongs in {RUNTIME}",
     ):
         assert expected in found

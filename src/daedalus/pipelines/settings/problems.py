@@ -33,7 +33,6 @@ _KEYS = frozenset(TrainingSettings.model_fields)
 _SENTENCES = {
     "missing": "the key is required",
     "string_too_short": "the value is empty",
-    "string_pattern_mismatch": "expected a month, YYYYMM",
     "list_type": "expected a list",
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping",
@@ -44,6 +43,13 @@ _SENTENCES = {
     "int_from_float": "expected a whole number",
     "bool_parsing": "expected true or false",
     "bool_type": "expected true or false",
+}
+
+#: What the keys with a pattern expect.
+_PATTERNS = {
+    "feed_start": "expected a month, YYYYMM",
+    "feed_end": "expected a month, YYYYMM",
+    "namespace": "expected 1 to 64 letters, digits, '_', '.' or '-'",
 }
 
 
@@ -106,7 +112,8 @@ def _problem(path: Steps, kind: str, message: str, value: Any, layers: Sequence[
         return DefinitionError(f"the key {path[-1]!r} is missing", where=locate(layers, path[:-1]))
     if path and path[0] == "constants":
         path, kind, message = path[:2], "", "expected a number, text, or a list of one of them"
-    sentence = _SENTENCES.get(kind) or message.removeprefix("Value error, ")
+    expected = _PATTERNS.get(str(path[-1])) if path and kind == "string_pattern_mismatch" else None
+    sentence = expected or _SENTENCES.get(kind) or message.removeprefix("Value error, ")
     sentence = sentence[:1].lower() + sentence[1:]
     shown = "" if isinstance(value, dict | list | bool) or value is None else f", found {value!r}"
     hidden = bool(path) and (is_secret_name(str(path[-1])) or looks_like_secret(str(value)))
