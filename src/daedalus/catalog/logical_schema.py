@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.dtypes import canonical_dtype, element_dtype, is_list, list_size
 from daedalus.catalog.model import FeatureColumnRef, JoinMode, Unset
-from daedalus.catalog.services import assembled_columns, joins_of, spec_dtype, view_columns
+from daedalus.catalog.services import ServiceColumns, joins_of, spec_dtype, view_columns
 from daedalus.errors import DefinitionError
 from daedalus.sql.equality import same_expression
 from daedalus.sql.fragments import parse_fragment
@@ -35,8 +35,14 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.aggregation import AggregationSpec
     from daedalus.catalog.contents import CatalogContents
-    from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, Lookback, ServiceColumn, SqlStep
-    from daedalus.catalog.services import Assembled
+    from daedalus.catalog.model import (
+        FeatureServiceDef,
+        FeatureViewDef,
+        FieldDef,
+        Lookback,
+        ServiceColumn,
+        SqlStep,
+    )
 
 #: A service's logical schema, as `registry.lock.json` holds it: plain data, empty values left out.
 Schema = dict[str, Any]
@@ -70,7 +76,7 @@ class _Resolution:
 
     service: FeatureServiceDef
     catalog: CatalogContents
-    assembled: Assembled
+    columns: ServiceColumns
     specs: Mapping[str, AggregationSpec]
     embeddings: Mapping[str, Mapping[str, Any]]
     computed: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -88,8 +94,12 @@ class _Resolution:
         specs = {spec.name: spec for spec in (*project_specs, *service.aggregation_specs)}
         sources = {name: dtype for name, (_, dtype) in view_columns(service, catalog).items()}
         rolling = {name: spec_dtype(spec, sources, catalog) for name, spec in specs.items()}
-        assembled = assembled_columns(service, catalog, rolling=rolling)
-        return cls(service, catalog, assembled, specs, embeddings)
+        columns = ServiceColumns.of(service, catalog, rolling=rolling)
+        return cls(service, catalog, columns, specs, embeddings)
+
+    @property
+    def _where(self) -> str:
+        return f"service {self.service.name} ({self.service.file})"
 
     def schema(self) -> Schema:
         service = self.service
@@ -127,17 +137,18 @@ class _Resolution:
         source = self._spine_field(column.ref)
         return column.nullable and (source is None or source.nullable)
 
-    def _spine_field(self, ref: FeatureColumnRef | None) -> Any:
+    def _spine_field(self, ref: FeatureColumnRef | None) -> FieldDef | None:
         spine = self.catalog.view(self.service.spine)
-        of_spine = ref is not None and ref.view == spine.name and spine.has_field(ref.column)
-        return spine.field(ref.column) if ref is not None and of_spine else None
+        if ref is None or ref.view != spine.name or not spine.has_field(ref.column):
+            return None
+        return spine.field(ref.column)
 
     def _default(self, column: ServiceColumn) -> dict[str, Any]:
         """What fills the column, where anything ever does; NULL is what an unfilled column holds."""
         ref = column.ref
         if ref is not None and ref.view == "embedding":
             return {}
-        view = self._view_of(ref) if ref is not None else None
+        view = self.columns.view(ref.view) if ref is not None else None
         optional = bool(view is not None and ref is not None and view.field(ref.column).optional)
         if ref is not None and column.nullable and not optional:
             return {}
@@ -167,18 +178,15 @@ class _Resolution:
         return dtype
 
     def _named(self, ref: FeatureColumnRef) -> tuple[str, str]:
-        for name, (known, dtype) in self.assembled.items():
-            if known == ref:
-                return name, dtype
-        raise DefinitionError(
-            f"unknown column {str(ref)!r}", where=f"service {self.service.name} ({self.service.file})"
-        )
+        if ref not in self.columns.by_ref:
+            raise DefinitionError(f"unknown column {str(ref)!r}", where=self._where)
+        return self.columns.by_ref[ref]
 
     def _reads(self, names: Iterable[str]) -> dict[str, str]:
         """Assembled names to the references and dtypes behind them."""
         found = {}
         for name in sorted(set(names)):
-            ref, dtype = self.assembled[name]
+            ref, dtype = self.columns.assembled[name]
             self._use(ref)
             found[name] = f"{ref} {dtype}".strip()
         return found
@@ -201,7 +209,7 @@ class _Resolution:
         if spec.condition is not None:
             wanted |= set(self._columns_of(spec.condition, history, "hist"))
         if spec.history_view is None:
-            return body | given({"reads": reads | self._reads(wanted & set(self.assembled))})
+            return body | given({"reads": reads | self._reads(wanted & set(self.columns.assembled))})
         self.histories.add(spec.history_view)
         reads |= {
             f"hist.{one}": f"{spec.history_view}:{one} {history[one]}" for one in wanted if one in history
@@ -210,7 +218,7 @@ class _Resolution:
 
     def _history_types(self, view: str | None) -> dict[str, str]:
         if view is None:
-            return {name: dtype for name, (_, dtype) in self.assembled.items()}
+            return {name: dtype for name, (_, dtype) in self.columns.assembled.items()}
         return {one.name: one.dtype for one in self.catalog.view(view).fields}
 
     def _lookback(self, name: str) -> dict[str, Any]:
@@ -245,25 +253,17 @@ class _Resolution:
         dtype, dimension = logical_dtype(str(made.pop("dtype", "") or ""))
         made |= given({"dtype": dtype, "dimension": made.get("dimension") or dimension})
         source = str(made.get("source_id_column", ""))
-        return made | given({"reads": self._reads([source] if source in self.assembled else [])})
+        return made | given({"reads": self._reads([source] if source in self.columns.assembled else [])})
 
     def _step(self, step: SqlStep) -> dict[str, Any]:
-        reads = self._reads(self._columns_of(step.sql, self.assembled, None))
+        reads = self._reads(self._columns_of(step.sql, self.columns.assembled, None))
         target = {"column": step.column} if step.column else {}
         return {"name": step.name, **target, "sql": " ".join(step.sql.split())} | given({"reads": reads})
 
     def _columns_of(self, sql: str, names: Iterable[str], qualifier: str | None) -> tuple[str, ...]:
-        where = f"service {self.service.name} ({self.service.file})"
-        return parse_fragment(sql, columns=names, where=where, qualifier=qualifier).columns
+        return parse_fragment(sql, columns=names, where=self._where, qualifier=qualifier).columns
 
     # ------------------------------------------------------------------ views and rows
-
-    def _view_of(self, ref: FeatureColumnRef) -> FeatureViewDef | None:
-        if ref.view == self.service.spine:
-            return self.catalog.view(ref.view)
-        return next(
-            (view for join, view in joins_of(self.service, self.catalog) if join.alias == ref.view), None
-        )
 
     def _views(self) -> dict[str, Any]:
         spine = self.catalog.view(self.service.spine)
