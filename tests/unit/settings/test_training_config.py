@@ -250,7 +250,7 @@ def test_every_problem_of_every_file_at_once(write):
         f"{AGGREGATIONS}:1, $.day_workers: 'day_workers' belongs in {RUNTIME}",
     ):
         assert expected in found
-    assert len(found.splitlines()) == 13
+    assert len(found.splitlines()) == 14
 
 
 @pytest.mark.parametrize(
