@@ -164,6 +164,50 @@ def test_a_window_that_is_rounded_up_keeps_its_oldest_event(
     assert found.values["seen"].to_pylist() == [1, 1]
 
 
+def test_specs_that_find_the_same_events_by_other_columns_of_the_row(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    wishes = {
+        "name": "wishes",
+        "entity": "user",
+        "source": {"path": "wishes", "timestamp_field": "made"},
+        "fields": [{"name": "made", "dtype": "TIMESTAMP"}],
+    }
+    specs = [
+        {"name": "own", "group_by": ["user_id"], "operation": "count", "history_view": "wishes"},
+        {"name": "theirs", "group_by": ["artwork_id"], "operation": "count", "history_view": "wishes",
+         "history_group_by": ["user_id"]},
+        {"name": "seq_s", "group_by": ["seq"], "operation": "count", "history_view": "wishes",
+         "history_group_by": ["user_id"]},
+    ]  # fmt: skip
+    asked = ["events:user_id", "events:artwork_id", "events:seq"]
+    registry = project(
+        tmp_path,
+        redis_server,
+        "events",
+        service={
+            "aggregation_specs": specs,
+            "columns": [*asked, *(f"rolling:{one['name']}" for one in specs)],
+        },
+        events_view={"fields": [{"name": "seq", "dtype": "INTEGER"}, *EVENTS["fields"][1:]]},
+        views=(wishes,),
+        data={
+            "wishes/a.parquet": pa.table(
+                {
+                    "user_id": pa.array([1, 1, 10, 10, 10, 12, 5], pa.int64()),
+                    "made": pa.array([at(f"2026-04-0{n + 1}") for n in range(7)], pa.timestamp("us")),
+                }
+            )
+        },
+    )
+    result, _ = materialize_online(registry, "s", as_of=INSTANT)
+    table = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
+    assert table["theirs"].to_pylist() == [3, 0, 1, 0]
+    rows = table.select(["user_id", "artwork_id", "seq"]).to_pylist()
+    found = get_online(registry, "s", rows, as_of=INSTANT)
+    assert found.values.to_pylist() == table.to_pylist()
+
+
 def test_static_columns_are_joined_to_events_and_candidates(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:

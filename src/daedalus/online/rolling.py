@@ -139,7 +139,7 @@ class RollingPlan:
         return [
             EventRequest(
                 index=index,
-                keys=[one_array(rows.column(name)) for name in self._columns(index)],
+                keys=self._keys(index, rows),
                 since_us=None
                 if index.keep_seconds is None
                 else now_us - math.ceil(index.keep_seconds * US) - US,
@@ -148,13 +148,17 @@ class RollingPlan:
             for index in self.all_indexes()
         ]
 
-    def _columns(self, index: EventIndex) -> tuple[str, ...]:
-        """What the request calls the columns that events are found by."""
-        return next(
+    def _keys(self, index: EventIndex, rows: pa.Table) -> list[pa.Array]:
+        """The values by which the rows find events: of every set of columns that some spec groups by."""
+        named = dict.fromkeys(
             spec.group_by
             for spec, own, _ in self._specs()
             if own.view == index.view and own.keys == index.keys
         )
+        return [
+            _stacked([one_array(rows.column(names[place])) for names in named])
+            for place in range(len(index.keys))
+        ]
 
     def columns(self, rows: pa.Table, events: Sequence[pa.Table], now_us: int) -> dict[str, pa.Array]:
         """One array per rolling feature, by name: its value for each row as of now.
@@ -240,6 +244,15 @@ def event_times(view: FeatureViewDef, rows: pa.Table) -> pa.ChunkedArray:
 def _ticks(times: pa.ChunkedArray, per_second: int) -> pa.ChunkedArray:
     unit = "ns" if per_second == 10**9 else "us"
     return times.cast(pa.timestamp(unit, "UTC")).cast(pa.int64())
+
+
+def _stacked(columns: list[pa.Array]) -> pa.Array:
+    """One column after the other: of one type, or whole numbers of several widths."""
+    kinds = {column.type for column in columns}
+    if len(kinds) > 1:
+        small = all(pa.types.is_integer(kind) and not pa.types.is_uint64(kind) for kind in kinds)
+        columns = [column.cast(pa.int64() if small else pa.decimal128(38)) for column in columns]
+    return pa.concat_arrays(columns)
 
 
 def _join_of(column: str, joins: Iterable[StaticJoin]) -> StaticJoin | None:
