@@ -15,6 +15,7 @@ import pytest
 
 from daedalus.errors import CompileError, SourceError
 from daedalus.storage.sources.local_files import LocalFiles, parquet_paths
+from daedalus.storage.sources.parquet import ParquetSource
 from pipelines.tiny import DAYS, EVENTS, at, column, tiny
 from support.project import write_project
 
@@ -66,6 +67,17 @@ def test_what_writers_leave_behind_is_no_part_of_a_folder_nor_of_a_glob(tmp_path
     # What the definition spells out is meant.
     assert named("/_new") == named("/_new/*.parquet") == ["_new/h"]
     assert named("/_c.parquet") == ["_c"]
+
+
+def test_a_key_of_a_folder_is_a_column_and_what_it_ends_with_is_none(tmp_path: Path) -> None:
+    for day, names in (("01", ("t", "n")), ("02", ("n",))):
+        folder = tmp_path / f"dt=2026-05-{day}"
+        folder.mkdir()
+        pq.write_table(pa.table({name: [1] for name in names}), folder / "a.parquet")
+    source = ParquetSource(str(tmp_path), where="w")
+    source.require_columns(["n", "dt", "DT"])
+    with pytest.raises(SourceError, match=r"dt=2026-05-02/a\.parquet has no column 't'"):
+        source.require_columns(["t"])
 
 
 CENTS = pa.decimal128(18, 2)

@@ -7,6 +7,7 @@ rows of a time range, and show before any data is read that a file is corrupt or
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -127,9 +128,9 @@ class ParquetSource:
         """Refuse a file that lacks a column that the others have and the view needs."""
         wanted = tuple(names)
         for file in self.snapshot().files:
-            present = {name.lower() for name in file.columns}
+            present = {name.lower() for name in file.columns} | self._hive_keys(file)
             for name in wanted:
-                if name.lower() not in present and f"{name}=" not in file.path:
+                if name.lower() not in present:
                     raise SourceError(
                         f"{file.path} has no column {name!r}",
                         where=self._where,
@@ -160,7 +161,7 @@ class ParquetSource:
         # A Hive key is text until the view's declared dtype says otherwise: '007' must not become 7.
         hive = (
             "hive_partitioning = true, hive_types_autocast = false"
-            if self._is_hive()
+            if self._hive_keys(self.snapshot().files[0])
             else "hive_partitioning = false"
         )
         return f"read_parquet([{paths}], union_by_name = true, {hive})"
@@ -178,10 +179,15 @@ class ParquetSource:
                 chosen.append(file)
         return chosen
 
-    def _is_hive(self) -> bool:
-        base = len(PurePosixPath(self._files.folder).parts) if self._files.folder else 0
-        parts = PurePosixPath(self.snapshot().files[0].path).parts[base:-1]
-        return any("=" in part for part in parts)
+    @cached_property
+    def _depth(self) -> int:
+        """How many parts of a file's path lie above the source."""
+        return len(PurePosixPath(self._files.folder).parts) if self._files.folder else 0
+
+    def _hive_keys(self, file: ParquetFile) -> set[str]:
+        """The keys of the `key=value` folders that the file lies in, in lower case."""
+        parts = PurePosixPath(file.path).parts[self._depth : -1]
+        return {part.partition("=")[0].lower() for part in parts if "=" in part}
 
     def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """Columns over all files, unified by name, Hive keys last."""
