@@ -106,6 +106,10 @@ def test_order_bytes_sort_as_the_values() -> None:
         pa.array([None, float("-inf"), -1.5, 0.0, 1e-9, 3.0]),
         pa.array([None, "a", "ab", "b"]),
         pa.array([None, 5, 9], pa.timestamp("ms")),
+        pa.array([None, 36_000_000_000, 36_000_000_001], pa.time64("us")),
+        pa.array([None, *map(Decimal, ("-10.50", "-9.25", "9.00", "10.00"))], pa.decimal128(10, 2)),
+        pa.array([None, *map(Decimal, (-(10**30), -1, 0, 9, 10, 10**30))], pa.decimal128(38, 0)),
+        pa.array([None, b"a", b"b", b"\xff"]),
     ],
 )
 def test_sequences_of_any_type_are_ordered(values: pa.Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import localcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,23 +90,43 @@ def _ticks(times: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
 
 
 def _rank(column: pa.ChunkedArray) -> NDArray[np.uint64]:
-    """Unsigned numbers in the order of the values: exact for integers and times, by leading bytes for text."""
+    """Unsigned numbers in the order of the values.
+
+    Exact for whole numbers, times, and decimals whose digits fit 64 bits (beyond, they count as the largest); by the
+    first eight bytes for text and all else.
+    """
     kind = column.type
     if pa.types.is_timestamp(kind):
         column = _ticks(column)[0]
     elif pa.types.is_date32(kind):
         column = column.cast(pa.int32())
+    elif pa.types.is_time(kind):
+        column = column.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
+    elif pa.types.is_decimal(kind):
+        column = _digits(column)
     elif pa.types.is_uint64(kind):
         values, valid = _integers(column)
         return np.where(valid, np.maximum(values.astype(np.uint64), 1), 0)
     elif pa.types.is_floating(kind):
         return _rank_of_floats(column)
     elif not pa.types.is_integer(kind):
-        texts = [b"" if one is None else str(one).encode()[:8] for one in column.to_pylist()]
+        plain = [one if isinstance(one, bytes | None) else str(one).encode() for one in column.to_pylist()]
+        texts = [(one or b"")[:8] for one in plain]
         ranks = [int.from_bytes(text.ljust(8, b"\0"), "big") for text in texts]
         return np.array(ranks, np.uint64)
     values, valid = _integers(column.cast(pa.int64()))
     return np.where(valid, _biased(values), 0)
+
+
+def _digits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decimals as the whole numbers that they are without their point."""
+    most = 2**63 - 1
+    with localcontext(prec=100):
+        values = [
+            None if one is None else max(-most, min(int(one.scaleb(column.type.scale)), most))
+            for one in column.to_pylist()
+        ]
+    return pa.chunked_array([pa.array(values, pa.int64())])
 
 
 def _rank_of_floats(column: pa.ChunkedArray) -> NDArray[np.uint64]:
