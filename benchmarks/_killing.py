@@ -32,7 +32,10 @@ STAGES: dict[str, tuple[str, ...]] = {
         "daedalus.metadata.store:MetadataStore.append",
     ),
     "number sessions": ("daedalus.pipelines.skeleton_run:number_sessions",),
-    "history": ("daedalus.pipelines.days.history_cache:HistoryCache._write",),
+    "history": (
+        "daedalus.pipelines.days.history_cache:HistoryCache._write",
+        "daedalus.pipelines.days.history_cache:HistoryCache._write_sql",
+    ),
     "read": ("daedalus.pipelines.training:prepared_stream",),
     "spill": ("daedalus.pipelines.days.spilled_rows:SpillWriter.write",),
     "aggregate": ("daedalus.pipelines.days.aggregates:DayAggregate.columns",),

@@ -45,11 +45,11 @@ def test_each_kind_of_work_stands_under_its_operator(project: Project) -> None:
     assert found["rolling", "aggregate"].rows == 7
     assert found["sink", "write"].rows == found["sink", "hash"].rows == 7
     assert found["sink", "number sessions"].calls == 1
-    written = found["events", "write cache"]
-    assert written.rows == 7
-    assert "events" in written.computes
-    assert written.plan
-    assert written.peak_memory is not None
+    assert found["events", "write cache"].rows == 7
+    read = found["events", "sql"]
+    assert "events" in read.computes
+    assert read.plan
+    assert read.peak_memory is not None
 
 
 def test_a_composed_statement_names_what_it_computes(project: Project) -> None:

@@ -11,17 +11,22 @@ import contextlib
 import dataclasses
 import datetime as dt
 import functools
+import itertools
 import json
 import os
 import time
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
+import numpy as np
 import xxhash
 
 from daedalus.errors import ExecutionError
 from daedalus.pipelines.days.context import day_start_us, scan_range
+from daedalus.pipelines.days.held_history import HeldHistory, TooManyRowsError
+from daedalus.pipelines.days.history_files import RowsFile, files_sql, flushed, is_whole
+from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.relations import DayRelations
+from daedalus.pipelines.days.resources import bytes_of
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.function_code import code_digests, named_functions
 from daedalus.pipelines.operators import (
@@ -39,14 +44,17 @@ from daedalus.pipelines.operators import (
 from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.pipelines.scratch import scratch_folder, sweep
 from daedalus.sql.identifiers import quote_literal
+from daedalus.storage.sources.base import TickRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import duckdb
+    import pyarrow as pa
 
     from daedalus.pipelines.days.context import DayContext
+    from daedalus.pipelines.days.relation_graph import RelationGraph
     from daedalus.pipelines.operators import AnyOperator
 
 CACHE_FOLDER = ".cache"
@@ -56,6 +64,8 @@ ROWS_PER_DAY = 1 << 40
 _KEPT_SECONDS = 86_400
 #: Days of fewer rows together are computed together.
 _ROWS_AT_ONCE = 1_000_000
+#: A day of more rows is made in pieces of its time, where it is not made in SQL.
+_MOST_ROWS = 1_500_000
 #: Longer windows read the source: a file per day would cost more than it saves.
 _LONGEST_SECONDS = 400 * 86_400
 _ONE_DAY = dt.timedelta(days=1)
@@ -85,7 +95,7 @@ class HistoryChain:
             return None
         relation = relations.pop()
         operators = pipeline.upstream(relation)
-        path = _main_path(pipeline, relation)
+        path = main_path(pipeline, relation)
         windows = [op for op in operators if isinstance(op, Scan) and op.time_range is TimeRange.WINDOW]
         if windows != path[:1] or windows[0].lookback_seconds > _LONGEST_SECONDS:
             return None
@@ -105,7 +115,8 @@ class HistoryChain:
         return cls(relation, operators, tuple(same), tuple(name for name in outside if name not in same))
 
 
-def _main_path(pipeline: OperatorPipeline, relation: str) -> list[AnyOperator]:
+def main_path(pipeline: OperatorPipeline, relation: str) -> list[AnyOperator]:
+    """The operators that each row of a relation passes through, first inputs only, in order."""
     path = [pipeline.producer(relation)]
     while path[0].inputs and not isinstance(path[0], Scan):
         path.insert(0, pipeline.producer(path[0].inputs[0]))
@@ -170,7 +181,7 @@ class HistoryCache:
     def missing(self, days: Iterable[dt.date]) -> list[list[dt.date]]:
         """The event days that target days reach and that have no file yet, adjacent ones together."""
         wanted = sorted({one for day in days for one in self.event_days(day)})
-        return _runs([one for one in wanted if not _is_whole(self.path(one))])
+        return _runs([one for one in wanted if not is_whole(self.path(one))])
 
     def path(self, day: dt.date) -> Path:
         """Where one event day's rows are kept, named after what they are made from."""
@@ -246,14 +257,63 @@ class HistoryCache:
 
     def _make(self, days: Sequence[dt.date], parts: Path) -> None:
         with duckdb_session(self._context.config.duckdb_settings()) as connection:
-            for together in self._portions(days, connection):
+            rest = days[self._make_in_arrow(days, parts, connection) :]
+            for together in self._portions(rest, connection) if rest else ():
                 relations = DayRelations(self._context_of(together), connection)
                 for operator in relations.context.pipeline:
                     relations.add(operator)
                 # Named after the sources as the run saw them: they must not have changed on the way here.
                 self._context.sources.verify_unchanged()
                 for day in together:
-                    self._write(day, relations, parts)
+                    self._write_sql(day, relations, parts)
+        give_back_memory()
+
+    def _make_in_arrow(
+        self, days: Sequence[dt.date], parts: Path, connection: duckdb.DuckDBPyConnection
+    ) -> int:
+        """Make files without SQL; returns for how many of the days that could be done."""
+        context = self._context_of(days)
+        memory = bytes_of(connection, "memory_limit")
+        held = HeldHistory(context, main_path(context.pipeline, self.chain.relation), connection, memory)
+        if not held.fits():
+            return 0
+        rows = held.source_rows() // len(days) + 1
+        size, pieces = max(1, _ROWS_AT_ONCE // rows), -(-rows // _MOST_ROWS)
+        done = 0
+        with contextlib.suppress(TooManyRowsError, NotExactError):
+            while done < len(days):
+                together = days[done : done + size]
+                self._write_rows(together, held, pieces, parts)
+                done += len(together)
+        return done
+
+    def _write_rows(self, days: Sequence[dt.date], held: HeldHistory, pieces: int, parts: Path) -> None:
+        """Write days that are read together, or one in pieces of its time."""
+        low, high = day_start_us(days[0]), day_start_us(days[-1] + _ONE_DAY)
+        bounds = [low + (high - low) * piece // pieces for piece in range(pieces + 1)]
+        ranges = [TickRange(low_us=one, high_us=two) for one, two in itertools.pairwise(bounds)]
+        if len(days) == 1:
+            self._write(days[0], (held.rows(one) for one in ranges), held, parts)
+            return
+        table = held.rows(TickRange(low_us=low, high_us=high))
+        ticks = table[TICK].to_numpy()
+        for day in days:
+            tick = dataclasses.replace(self._context, day=day).tick
+            first, last = np.searchsorted(ticks, [tick.day_start, tick.day_end])
+            self._write(day, [table.slice(first, last - first)], held, parts)
+
+    def _write(self, day: dt.date, tables: Iterable[pa.Table], held: HeldHistory, parts: Path) -> None:
+        final = self.path(day)
+        part = parts / final.name
+        relation, profile = self.chain.relation, self._context.profile
+        with RowsFile(part, _before(day)) as file:
+            for table in tables:
+                with profile.shared(relation, "write cache", table.num_rows):
+                    file.write(table)
+        self._require_exact(part, held.types[relation], held.graph)
+        # Named after the sources as the run saw them: they must not have changed on the way here.
+        self._context.sources.verify_unchanged()
+        flushed(part).replace(final)
 
     def _context_of(self, days: Sequence[dt.date]) -> DayContext:
         """Adjacent event days as if they were one."""
@@ -269,11 +329,10 @@ class HistoryCache:
         size = max(1, len(days) * _ROWS_AT_ONCE // max(rows, 1))
         return [days[start : start + size] for start in range(0, len(days), size)]
 
-    def _write(self, day: dt.date, relations: DayRelations, parts: Path) -> None:
+    def _write_sql(self, day: dt.date, relations: DayRelations, parts: Path) -> None:
         tick = dataclasses.replace(self._context, day=day).tick
-        number = (day - dt.date(1970, 1, 1)).days
         rows = (
-            f"SELECT * REPLACE ({ROW} + {number * ROWS_PER_DAY} AS {ROW}) "
+            f"SELECT * REPLACE ({ROW} + {_before(day)} AS {ROW}) "
             f"FROM ({relations.graph.sql(self.chain.relation)}) "
             f"WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} ORDER BY {ROW}"
         )
@@ -283,23 +342,19 @@ class HistoryCache:
             f"COPY ({rows}) TO {quote_literal(str(part))} (FORMAT parquet, COMPRESSION lz4_raw)",
             self.chain.relation,
         )
-        written = relations.graph.execute(f"DESCRIBE SELECT * FROM {files_sql([part])}", self.chain.relation)
-        if {row[0]: row[1] for row in written.fetchall()} != relations.graph.types(self.chain.relation):
+        self._require_exact(part, relations.graph.types(self.chain.relation), relations.graph)
+        flushed(part).replace(final)
+
+    def _require_exact(self, part: Path, types: dict[str, str], graph: RelationGraph) -> None:
+        """Refuse a file that gives other types than the history has."""
+        written = graph.rows(f"DESCRIBE SELECT * FROM {files_sql([part])}", self.chain.relation)
+        if {row[0]: row[1] for row in written} != types:
             raise NotExactError
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(final)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether the file is there and ends as a Parquet file does; a broken one is made again."""
-    import pyarrow.parquet as pq
-
-    try:
-        pq.read_metadata(path)
-    except (OSError, pa.ArrowException):
-        return False
-    return True
+def _before(day: dt.date) -> int:
+    """The `__row` before the first of a day."""
+    return (day - dt.date(1970, 1, 1)).days * ROWS_PER_DAY
 
 
 def _window_scan(chain: HistoryChain) -> Scan:
@@ -315,8 +370,3 @@ def _runs(days: list[dt.date]) -> list[list[dt.date]]:
         else:
             runs.append([day])
     return runs
-
-
-def files_sql(paths: Iterable[Path]) -> str:
-    """A FROM item over history files."""
-    return f"read_parquet([{', '.join(quote_literal(str(path)) for path in paths)}])"

@@ -179,6 +179,23 @@ class RelationGraph:
             # Not `from error`: a backend's own words may hold a secret.
             raise as_execution_error(error, relation) from None
 
+    def fetch_at_most(self, sql: str, relation: str, rows: int, most: int) -> pa.Table:
+        """A statement's rows, read `rows` at a time.
+
+        Raises:
+            MemoryError: they take more than `most` bytes.
+        """
+        batches = []
+        with self.profile.statement(self.connection, relation, lambda: self.composed(relation)):
+            reader = self.stream(sql, relation, rows)
+            for batch in self.profile.waiting(self.batches(reader, relation)):
+                batches.append(batch)
+                most -= batch.nbytes
+                if most < 0:
+                    reader.close()
+                    raise MemoryError
+        return pa.Table.from_batches(batches, reader.schema)
+
     def stream(self, sql: str, relation: str, rows: int) -> pa.RecordBatchReader:
         """A statement's rows as they come, `rows` at a time; whoever reads them measures it."""
         import duckdb

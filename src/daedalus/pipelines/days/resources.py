@@ -32,12 +32,12 @@ def day_resources(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, 
         connection: the day's own.
         settings: `compute.duckdb_config`.
     """
-    limit = _setting(connection, "memory_limit")
+    limit = bytes_of(connection, "memory_limit")
     if limit:
         connection.execute(f"SET memory_limit = '{int(limit * DUCKDB_SHARE)}B'")
     own = _text(connection, "temp_directory")
     folder = Path(tempfile.mkdtemp(prefix="daedalus-rows-", dir=own or None))
-    most = _setting(connection, "max_temp_directory_size") if "max_temp_directory_size" in settings else 0
+    most = bytes_of(connection, "max_temp_directory_size") if "max_temp_directory_size" in settings else 0
     try:
         yield Resources(
             memory=max(1, int(limit * AGGREGATION_SHARE)),
@@ -54,7 +54,7 @@ def _text(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     return str(connection.execute(f"SELECT current_setting('{name}')").fetchall()[0][0])
 
 
-def _setting(connection: duckdb.DuckDBPyConnection, name: str) -> int:
+def bytes_of(connection: duckdb.DuckDBPyConnection, name: str) -> int:
     """A setting in bytes; 0 where it is none."""
     found = re.fullmatch(r"([0-9.]+) (\w+)", _text(connection, name))
     return int(float(found[1]) * 1024 ** _UNITS.get(found[2], 0)) if found else 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain, NotExactError, files_sql
+from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain, NotExactError
+from daedalus.pipelines.days.history_files import files_sql
 from daedalus.pipelines.days.relation_graph import RelationGraph
 from daedalus.pipelines.days.relations import DayRelations
 from daedalus.pipelines.days.stream import DayStream

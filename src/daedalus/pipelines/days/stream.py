@@ -18,12 +18,8 @@ from daedalus.pipelines.days.aggregates import DayAggregate
 from daedalus.pipelines.days.arrow_udfs import apply_arrow_udf
 from daedalus.pipelines.days.counts import DayCounts
 from daedalus.pipelines.days.held_columns import HeldColumns
-from daedalus.pipelines.days.history_cache import (
-    HistoryCache,
-    HistoryChain,
-    NotExactError,
-    files_sql,
-)
+from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain, NotExactError
+from daedalus.pipelines.days.history_files import files_sql
 from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.rolling_tiers import (
     TimeUnit,
