@@ -25,12 +25,13 @@ from daedalus.sql.fragments import parse_fragment, require_boolean
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from daedalus.catalog.aggregation import AggregationSpec
+    from daedalus.pipelines.days.history_selections import HistorySelections
     from daedalus.pipelines.days.relation_graph import RelationGraph
     from daedalus.pipelines.days.rolling_tiers import TimeUnit
     from daedalus.pipelines.days.spilled_rows import SpillFolder
@@ -73,12 +74,19 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows to read: a SELECT, the columns that are its keys, and whether they come in order without sorting."""
+    """Rows to read: a SELECT, the columns that are its keys, and whether they come in order without sorting.
+
+    Attributes:
+        items: what it selects of `hist`.
+        where: its WHERE clause over `hist`, or empty.
+    """
 
     sql: str
     keys: tuple[str, ...]
     relation: str
     sorted: bool = True
+    items: str = ""
+    where: str = ""
 
 
 @dataclass(slots=True)
@@ -129,7 +137,7 @@ class DayAggregate:
         operator: on the Arrow tier.
         rows: the relation, kept as a table, that has the rows' keys, times and values.
         graph: reads the rows and histories, now.
-        in_files: relations that are read from files in order.
+        in_files: relations that are read from files in order, and these files.
         unit: of the windows.
         resources: memory, disk and threads.
     """
@@ -140,7 +148,7 @@ class DayAggregate:
         *,
         rows: str,
         graph: RelationGraph,
-        in_files: Collection[str],
+        in_files: Mapping[str, HistorySelections],
         unit: TimeUnit,
         resources: Resources,
     ) -> None:
@@ -218,20 +226,25 @@ class DayAggregate:
         # SQL names are the same in any case.
         columns = [column for column in types if column.lower() in wanted or (column == ROW and not in_files)]
         names = ", ".join(f"hist.{quote_ident(column)}" for column in columns)
-        sql = f"SELECT {names} FROM ({self._graph.sql(relation)}) AS hist"
+        where = ""
         if spec.condition is not None:
-            where = f"{spec.where}: condition"
-            fragment = parse_fragment(spec.condition, columns=types, where=where, qualifier="hist")
-            require_boolean(fragment, types, where)
+            place = f"{spec.where}: condition"
+            fragment = parse_fragment(spec.condition, columns=types, where=place, qualifier="hist")
+            require_boolean(fragment, types, place)
             # Never a filter on a column: files may be pruned by it, where NaN is larger than nothing.
-            sql += f" WHERE CASE WHEN {fragment.render('hist')} THEN true ELSE false END"
-        return _Rows(sql, spec.history_keys, relation, sorted=in_files)
+            where = f" WHERE CASE WHEN {fragment.render('hist')} THEN true ELSE false END"
+        sql = f"SELECT {names} FROM ({self._graph.sql(relation)}) AS hist{where}"
+        return _Rows(sql, spec.history_keys, relation, in_files, names, where)
 
     def _ordered(self, rows: _Rows, columns: str = "*") -> str:
         order = "" if rows.sorted else f" ORDER BY {ROW}"
         return f"SELECT {columns} FROM ({rows.sql}){order}"
 
     def _read(self, rows: _Rows) -> pa.Table:
+        if rows.sorted:
+            kept = self._in_files[rows.relation].read(rows.items, rows.where, rows.relation)
+            if kept is not None:
+                return kept
         with self._graph.in_order(rows.sorted):
             return self._graph.fetch(self._ordered(rows), rows.relation)
 

@@ -14,6 +14,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,8 @@ if TYPE_CHECKING:
     from daedalus.pipelines.operators import AnyOperator
 
 CACHE_FOLDER = ".cache"
-_PARTS = ".parts-"
+#: Begins the names of folders in which files are written.
+PARTS = ".parts-"
 #: More rows than adjacent days have; `__row` is the day's number times this, plus a number that rises in the day.
 ROWS_PER_DAY = 1 << 40
 _KEPT_SECONDS = 86_400
@@ -69,6 +71,9 @@ _MOST_ROWS = 1_500_000
 #: Longer windows read the source: a file per day would cost more than it saves.
 _LONGEST_SECONDS = 400 * 86_400
 _ONE_DAY = dt.timedelta(days=1)
+_FLOAT = re.compile("FLOAT|DOUBLE")
+#: Part of every file's identity: what an earlier version wrote otherwise is not read.
+_WRITTEN_AS = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,9 +199,9 @@ class HistoryCache:
 
         And what killed runs had not finished.
         """
-        sweep(self._folder, _PARTS)
+        sweep(self._folder, PARTS)
         wanted = {self.path(one).name for day in used for one in self.event_days(day)}
-        for path in self._folder.glob("history-*.parquet"):
+        for path in self._folder.glob("history-*"):
             with contextlib.suppress(OSError):
                 if path.name not in wanted and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                     path.unlink()
@@ -212,6 +217,7 @@ class HistoryCache:
                 sources[scan.name] = context.sources.run_identity(scan.source_ref)
         views = {scan.source_ref for scan in scans if not is_run_relation(scan.source_ref)}
         made_from = {
+            "written as": _WRITTEN_AS,
             "pipeline": self._pipeline_text,
             "views": {name: repr(context.catalog.view(name)) for name in sorted(views)},
             "sources": sources,
@@ -244,7 +250,7 @@ class HistoryCache:
             ExecutionError: the folder cannot be written.
         """
         try:
-            with scratch_folder(self._folder, _PARTS) as parts:
+            with scratch_folder(self._folder, PARTS) as parts:
                 self._make(days, parts)
         except OSError as error:
             if error.errno is None:  # a backend's, told of by Arrow
@@ -336,13 +342,15 @@ class HistoryCache:
             f"FROM ({relations.graph.sql(self.chain.relation)}) "
             f"WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} ORDER BY {ROW}"
         )
-        final = self.path(day)
+        final, types = self.path(day), relations.graph.types(self.chain.relation)
         part = parts / final.name
+        # In a dictionary of DuckDB's, -0.0 and 0.0 are one value.
+        plain = ", DICTIONARY_SIZE_LIMIT 1" if any(_FLOAT.search(dtype) for dtype in types.values()) else ""
         relations.graph.execute(
-            f"COPY ({rows}) TO {quote_literal(str(part))} (FORMAT parquet, COMPRESSION lz4_raw)",
+            f"COPY ({rows}) TO {quote_literal(str(part))} (FORMAT parquet, COMPRESSION lz4_raw{plain})",
             self.chain.relation,
         )
-        self._require_exact(part, relations.graph.types(self.chain.relation), relations.graph)
+        self._require_exact(part, types, relations.graph)
         flushed(part).replace(final)
 
     def _require_exact(self, part: Path, types: dict[str, str], graph: RelationGraph) -> None:

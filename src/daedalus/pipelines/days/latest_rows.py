@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from daedalus.catalog.dtypes import INTEGERS
 from daedalus.pipelines.days.total_order import has_instants
 from daedalus.pipelines.operators import TICK, Keep
 from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.sql.identifiers import quote_ident
-from daedalus.storage.checked_casts import INTEGERS
-from daedalus.storage.embedding_index import IntegerIndex, TextIndex, is_text
+from daedalus.storage.arrow_kinds import is_text
+from daedalus.storage.embedding_index import IntegerIndex, TextIndex
 from daedalus.storage.embedding_kernels import compiled
 
 if TYPE_CHECKING:

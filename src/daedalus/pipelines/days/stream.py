@@ -18,8 +18,9 @@ from daedalus.pipelines.days.aggregates import DayAggregate
 from daedalus.pipelines.days.arrow_udfs import apply_arrow_udf
 from daedalus.pipelines.days.counts import DayCounts
 from daedalus.pipelines.days.held_columns import HeldColumns
-from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain, NotExactError
+from daedalus.pipelines.days.history_cache import PARTS, HistoryCache, HistoryChain, NotExactError
 from daedalus.pipelines.days.history_files import files_sql
+from daedalus.pipelines.days.history_selections import HistorySelections
 from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.rolling_tiers import (
     TimeUnit,
@@ -97,7 +98,7 @@ class DayStream:
         self._final = output_operator(context.pipeline)
         self._histories: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
         self._aggregates: dict[str, DayAggregate] = {}
-        self._from_files: tuple[str, ...] = ()
+        self._from_files: dict[str, HistorySelections] = {}
         self._resources = resources
         self._columns = relation_columns(context.pipeline)
         self._beside = BesideRows.of(self._tail, self._columns)
@@ -117,7 +118,7 @@ class DayStream:
         if self._tail and self._beside is None:
             self._graph.keep(self._tail[0].inputs[0], ordered=True)
         before = main_chain(self._context.pipeline)[: -len(self._tail) or None]
-        self._counts.count_before(self._context, self._relations, before, self._from_files)
+        self._counts.count_before(self._context, self._relations, before, tuple(self._from_files))
 
     def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
         """Rows that came in and were dropped, and NULL keys; see `DayCounts.counters`."""
@@ -153,7 +154,8 @@ class DayStream:
         except NotExactError:
             return set()
         names = self._columns
-        self._from_files = (*chain.same_rows, chain.relation)
+        kept = HistorySelections(files, self._graph, PARTS)
+        self._from_files = dict.fromkeys((*chain.same_rows, chain.relation), kept)
         for relation in self._from_files:
             columns = ", ".join(quote_ident(name) for name in names[relation])
             self._graph.define(relation, f"SELECT {columns} FROM {files_sql(files)}", ())

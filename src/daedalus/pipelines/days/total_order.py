@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from daedalus.catalog.dtypes import INTEGERS
 from daedalus.pipelines.operators import ROW, TICK
 from daedalus.sql.identifiers import quote_ident
-from daedalus.storage.checked_casts import INTEGERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -149,14 +149,18 @@ class HistoryWork:
 
 
 def shared_history(context: DayContext, days: Sequence[dt.date], workers: int) -> list[HistoryWork]:
-    """The history that `days` lack, cut for so many workers, each piece at most what one day would make at once."""
+    """The history that `days` lack, cut for so many workers, each piece at most what one day would make at once.
+
+    One worker makes it all in one go: what all event days read is then read once.
+    """
     chain = HistoryChain.of(context.pipeline)
-    if chain is None or workers <= 1:
+    if chain is None or not days:
         return []
     cache = HistoryCache(context, chain)
     missing = cache.missing(days)
     longest = len(cache.event_days(days[0]))
-    share = min(longest, -(-sum(map(len, missing)) // workers))
+    total = sum(map(len, missing))
+    share = total if workers <= 1 else min(longest, -(-total // workers))
     return [
         HistoryWork(days=tuple(run[start : start + share]))
         for run in missing
