@@ -112,7 +112,7 @@ def test_the_same_file_written_again_recomputes_nothing(project: Project) -> Non
     assert written(project.run("s")) == []
 
 
-@pytest.mark.parametrize("harm", ["truncated", "removed", "no manifest", "bad manifest"])
+@pytest.mark.parametrize("harm", ["truncated", "removed", "no manifest", "bad manifest", "a list"])
 def test_a_damaged_day_is_made_again(project: Project, harm: str) -> None:
     folder = project.run("s").folder(SECOND)
     expected = project.run("s").rows(SECOND)
@@ -126,6 +126,8 @@ def test_a_damaged_day_is_made_again(project: Project, harm: str) -> None:
             manifest.unlink()
         case "bad manifest":
             manifest.write_text('{"format": 1')
+        case "a list":
+            manifest.write_text("[]")
     run = project.run("s")
     assert written(run) == [SECOND]
     assert run.reasons[SECOND] == "not there yet"

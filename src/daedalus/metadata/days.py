@@ -73,8 +73,9 @@ class DayManifest:
     def from_json(cls, text: str) -> DayManifest:
         """Parse what `to_json` wrote; ValueError or KeyError when it is something else."""
         data = json.loads(text)
-        if data.get("format") != _FORMAT:
-            raise ValueError(f"manifest format {data.get('format')!r}, this version reads {_FORMAT}")
+        found = data.get("format") if isinstance(data, dict) else None
+        if found != _FORMAT:
+            raise ValueError(f"manifest format {found!r}, this version reads {_FORMAT}")
         data["schema"] = tuple((name, kind) for name, kind in data["schema"])
         data["files"] = tuple((name, size) for name, size in data["files"])
         return cls(**data)
