@@ -208,6 +208,49 @@ def test_specs_that_find_the_same_events_by_other_columns_of_the_row(
     assert found.values.to_pylist() == table.to_pylist()
 
 
+def test_events_of_one_instant_are_in_the_order_of_their_view(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    # Without a sequence it goes on with the entity's keys, then with the other fields by name.
+    shown = {
+        "name": "shown",
+        "entity": ["user", "artwork"],
+        "source": {"path": "shown", "timestamp_field": "made"},
+        "fields": [{"name": "about", "dtype": "TEXT"}],
+    }
+    specs = [
+        {"name": "of_user", "group_by": ["user_id"], "value_column": "about", "operation": "list"},
+        {"name": "of_artwork", "group_by": ["artwork_id"], "value_column": "about", "operation": "list"},
+    ]
+    registry = project(
+        tmp_path,
+        redis_server,
+        "events",
+        service={
+            "aggregation_specs": [one | {"history_view": "shown"} for one in specs],
+            "columns": ["events:user_id", "events:artwork_id", "rolling:of_user", "rolling:of_artwork"],
+        },
+        views=(shown,),
+        data={
+            "shown/a.parquet": pa.table(
+                {
+                    "user_id": pa.array([1, 1, 1, 2, 3], pa.int64()),
+                    "artwork_id": pa.array([10, 11, 12, 10, 10], pa.int64()),
+                    "about": ["z", "y", "x", "b", "a"],
+                    "made": pa.array([at("2026-05-01")] * 5, pa.timestamp("us")),
+                }
+            )
+        },
+    )
+    result, _ = materialize_online(registry, "s", as_of=INSTANT)
+    table = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
+    assert table.slice(0, 1).select(["of_user", "of_artwork"]).to_pylist() == [
+        {"of_user": ["z", "y", "x"], "of_artwork": ["z", "b", "a"]}
+    ]
+    found = get_online(registry, "s", table.select(["user_id", "artwork_id"]).to_pylist(), as_of=INSTANT)
+    assert found.values.to_pylist() == table.to_pylist()
+
+
 def test_static_columns_are_joined_to_events_and_candidates(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:

@@ -90,7 +90,7 @@ def _identities(table: pa.Table, keys: list[int], names: list[str]) -> list[str]
 
 def _total_order(table: pa.Table, index: EventIndex) -> pa.Array:
     """Positions in the order of section 1 of the semantics: NULLs first, NaN last."""
-    leading = [index.time_field, index.created_field, index.sequence_field, *index.keys]
+    leading = [index.time_field, index.created_field, index.sequence_field, *index.entity_keys]
     scalars = sorted(field.name for field in table.schema if not pa.types.is_nested(field.type))
     names = [name for name in dict.fromkeys([*leading, *scalars]) if name]
     columns, terms = [], []

@@ -75,11 +75,13 @@ class EventIndex:
 
     Attributes:
         layout: `keys` are the columns events are found by; `fields` are the view's other fields.
+        entity_keys: the view's own keys, by which events of one instant are ordered.
         keep_seconds: events older than the newest one by more than this are dropped; None keeps all.
     """
 
     view: str
     layout: RecordLayout
+    entity_keys: tuple[str, ...]
     time_field: str
     created_field: str = ""
     sequence_field: str = ""

@@ -309,6 +309,7 @@ def _index(view: FeatureViewDef, spec: AggregationSpec) -> EventIndex:
             keys=keys,
             fields=[(one.name, one.dtype) for one in view.fields if one.name not in spec.history_keys],
         ),
+        entity_keys=tuple(view.join_keys),
         time_field=view.timestamp_field,
         created_field=view.source.created_field,
         sequence_field=view.source.sequence_field,
