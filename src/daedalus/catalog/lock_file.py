@@ -202,21 +202,21 @@ def _check(name: str, schema: Any, path: Path) -> None:
         entries = schema.get(section, [])
         named = entries.items() if isinstance(entries, dict) else enumerate(entries)
         for key, entry in named:
-            _check_entry(f"{place}.{section}[{key}]", entry, kinds, path, only=section != "computed")
+            _check_entry(f"{place}.{section}[{key}]", entry, kinds, path, closed=section != "computed")
     names = [column["name"] for column in schema["columns"]]
     if len(set(names)) < len(names):
         raise _broken(f"{place}.columns names a column twice", path)
 
 
-def _check_entry(place: str, entry: Any, kinds: Mapping[str, Any], path: Path, *, only: bool) -> None:
-    """One column, step, view or computation; `only`: no other keys than those of `kinds`."""
+def _check_entry(place: str, entry: Any, kinds: Mapping[str, Any], path: Path, *, closed: bool) -> None:
+    """One column, step, view or computation; `closed`: it has no other keys than those of `kinds`."""
     if not isinstance(entry, dict):
         raise _broken(f"{place} is no mapping", path)
-    missing = [key for key in ("name", "sql") if key in kinds and only and key not in entry]
+    missing = [key for key in ("name", "sql") if key in kinds and closed and key not in entry]
     if missing:
         raise _broken(f"{place} has no {' and '.join(missing)}", path)
     for key, value in entry.items():
-        kind = kinds.get(key, None if only else object)
+        kind = kinds.get(key, None if closed else object)
         if kind is None:
             raise _broken(f"{place} has an unknown key {key!r}. {did_you_mean(key, kinds)}", path)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):

@@ -16,7 +16,7 @@ from daedalus.catalog.lock_file import LOCK_NAME, RegistryLock, read_lock, updat
 from daedalus.catalog.logical_schema import Schema, service_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 __all__ = [
     "LOCK_NAME",
@@ -102,21 +102,19 @@ def unversioned(
     current: Mapping[str, Schema],
 ) -> tuple[SchemaChange, ...]:
     """The breaking changes of services that did not get a newer version than the locked one."""
-    return tuple(_unversioned(changes, locked or {}, current))
+    locked = locked or {}
+    return tuple(
+        change
+        for change in changes
+        if change.kind is ChangeKind.BREAKING
+        and not _is_newer(current.get(change.service), locked.get(change.service))
+    )
 
 
-def _unversioned(
-    changes: tuple[SchemaChange, ...], locked: Mapping[str, Schema], current: Mapping[str, Schema]
-) -> Iterator[SchemaChange]:
-    for change in changes:
-        before, after = locked.get(change.service), current.get(change.service)
-        renewed = (
-            before is not None
-            and after is not None
-            and version_key(after["version"]) > version_key(before["version"])
-        )
-        if change.kind is ChangeKind.BREAKING and not renewed:
-            yield change
+def _is_newer(current: Schema | None, locked: Schema | None) -> bool:
+    if current is None or locked is None:
+        return False
+    return version_key(current["version"]) > version_key(locked["version"])
 
 
 def _version(schema: Schema | None) -> str:
