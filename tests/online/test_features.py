@@ -251,6 +251,25 @@ def test_events_of_one_instant_are_in_the_order_of_their_view(
     assert found.values.to_pylist() == table.to_pylist()
 
 
+def test_a_curated_column_of_an_alias_is_the_materialized_one(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    registry = project(
+        tmp_path,
+        redis_server,
+        "materialized",
+        service={
+            "views": [{"view": "users", "alias": "owner", "join": "asof"}],
+            "curation": [{"name": "loud", "column": "owner__tier", "sql": "upper(owner__tier)"}],
+            "columns": ["events:user_id", "events:artwork_id", {"name": "tier", "ref": "owner:tier"}],
+            "aggregation_specs": [],
+        },
+    )
+    materialize_online(registry, "s", as_of=INSTANT)
+    found = get_online(registry, "s", [{"user_id": 1, "artwork_id": 10}], as_of=INSTANT)
+    assert (found.values["tier"].to_pylist(), found.origins["tier"]) == (["PRO"], "service")
+
+
 def test_static_columns_are_joined_to_events_and_candidates(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:

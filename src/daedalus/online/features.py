@@ -91,12 +91,11 @@ class OnlineService:
         self._live: dict[str, tuple[str, str]] = {}
         for column in service.columns:
             join = next((one for one in service.views if column.ref and one.alias == column.ref.view), None)
-            if (
-                column.ref is None
-                or join is None
-                or column.name in rewritten
-                or column.ref.column in rewritten
-            ):
+            if column.ref is None or join is None:
+                continue
+            # As expressions may call it; a name that means another column costs freshness, and no value.
+            called = {column.name, column.ref.column, f"{join.alias}__{column.ref.column}"}
+            if called & rewritten:
                 continue
             view = catalog.view(join.view)
             if view.online and column.ref.column not in view.join_keys and self._asked_directly(join, view):
