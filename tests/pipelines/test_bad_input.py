@@ -621,3 +621,34 @@ def test_what_enrichment_lacks_is_said_before_the_skeleton_is_made(tmp_path: Pat
     with pytest.raises(ExecutionError, match=r"no store at .*daeda store build images"):
         run_pipeline(replace(project.request("s", [FIRST]), stages="all"))
     assert not (tmp_path / "out" / "s" / "skeleton" / f"dt={FIRST}").exists()
+
+
+def test_what_is_no_parquet_but_another_format_says_how_to_convert_it(tmp_path: Path) -> None:
+    project = tiny(tmp_path, users_view={"source": {"path": "users.csv", "timestamp_field": "updated_at"}})
+    (tmp_path / "data" / "users.csv").write_text("user_id,updated_at,tier\n")
+    with pytest.raises(
+        SourceError, match=r"Views read Parquet\. DuckDB writes it: COPY \(FROM '.*users\.csv'\)"
+    ):
+        project.run("s", [FIRST])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"value_column": "scor"}, "unknown column 'scor'"),
+        ({"condition": "event = 'like'"}, "condition: unqualified name event"),
+    ],
+)
+def test_a_spec_that_reads_what_is_not_there_names_its_file(
+    tmp_path: Path, wrong: dict[str, str], said: str
+) -> None:
+    spec = {"name": "total", "group_by": ["user_id"], "operation": "sum", "value_column": "score"}
+    project = tiny(
+        tmp_path,
+        service={"columns": [*SERVICE["columns"], "rolling:total"]},
+        aggregation_specs=[{**spec, **wrong}],
+    )
+    with pytest.raises(DefinitionError) as caught:
+        project.pipeline("s")
+    assert said in str(caught.value)
+    assert "service s, spec total (config/training/aggregations.yaml)" in str(caught.value)

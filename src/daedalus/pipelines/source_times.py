@@ -37,8 +37,8 @@ class SourceTimes:
 
     @property
     def span(self) -> str:
-        """The first and the last day."""
-        return f"{_day(self.first_us)} to {_day(self.last_us)}"
+        """The first day and, where it is another, the last."""
+        return " to ".join(dict.fromkeys((_day(self.first_us), _day(self.last_us))))
 
     @property
     def doubt(self) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from daedalus.catalog.aggregation import TICKS_PER_SECOND
 from daedalus.catalog.dtypes import to_arrow, to_duckdb
 from daedalus.catalog.registry import FeatureCatalog
-from daedalus.errors import DefinitionError, did_you_mean
+from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.pipeline_checks import check_pipeline
 from daedalus.pipelines.run_sources import scanned_views
@@ -112,7 +112,13 @@ def run_feature_test(
     copied = FeatureCatalog(
         entities=catalog.entities, views=[*views, *others], services=catalog.services.values()
     )
-    relation = run_probe(probe_pipeline(pipeline, numbered=False), copied, config, test.day, folder / "out")
+    try:
+        relation = run_probe(
+            probe_pipeline(pipeline, numbered=False), copied, config, test.day, folder / "out"
+        )
+    except ExecutionError as error:
+        error.where = ", ".join(part for part in (test.place, error.where) if part)
+        raise
     with duckdb_session(config.duckdb_settings()) as connection:
         rows = connection.sql(f"SELECT * FROM {relation}").to_arrow_table().to_pylist()
         names = connection.sql(f"SELECT * FROM {relation} LIMIT 0").columns

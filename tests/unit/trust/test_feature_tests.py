@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,14 @@ def test_unknown_columns_services_and_folders_are_refused(
     write(project, GOOD.replace("liked: [5]", "likd: [5]"))
     assert "Did you mean 'liked'" in refused()
     assert "unknown service" in refused("--service", "zzz")
+
+
+def test_a_day_without_rows_names_the_test(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    write(project, GOOD.replace("target_date: 2026-08-02", "target_date: 2026-08-09"))
+    assert main(["test"]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r"feature_tests/a\.yaml:\d+, \$\.tests\[0\], view events: there are no events", message)
+    assert "Its rows are of 2026-08-02" in message
 
 
 def _copy(example: Path, root: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from daedalus.catalog.model import FeatureColumnRef, SqlStep
 from daedalus.catalog.services import assembled_columns, spec_dtype, view_columns
 from daedalus.errors import CompileError, DefinitionError, did_you_mean
 from daedalus.pipelines.operators import ProjectColumn, RayUdfTransform
+from daedalus.pipelines.settings.model import AGGREGATIONS_FILE
 from daedalus.sql.fragments import parse_fragment
 from daedalus.sql.identifiers import quote_ident
 
@@ -175,11 +176,16 @@ class ContractColumns:
         static = {self.names[ref]: self.dtypes[self.names[ref]] for ref in self.service.static_columns}
         return types | static
 
+    def spec_place(self, spec: AggregationSpec) -> str:
+        """How messages name a spec: its service, its name and the file that defines it."""
+        own = any(one.name == spec.name for one in self.service.aggregation_specs)
+        return f"service {self.service.name}, spec {spec.name} ({self.service.file if own else AGGREGATIONS_FILE})"
+
     def condition_columns(self, spec: AggregationSpec, types: Mapping[str, str]) -> tuple[str, ...]:
         """The history columns that a spec's condition reads."""
         if spec.condition is None:
             return ()
-        where = f"spec {spec.name}, condition"
+        where = f"{self.spec_place(spec)}, condition"
         return parse_fragment(spec.condition, columns=types, where=where, qualifier="hist").columns
 
     # ------------------------------------------------------------------ computed columns

@@ -50,7 +50,7 @@ class SpecPlan:
 
     def _problems(self, spec: AggregationSpec) -> Iterable[DefinitionError]:
         """Unknown columns of one spec, with near matches."""
-        where = f"service {self.columns.service.name}, spec {spec.name}"
+        where = self.columns.spec_place(spec)
         view = spec.history_view
         if view is not None and view not in self.columns.catalog.views:
             known = list(self.columns.catalog.views)
@@ -189,7 +189,7 @@ class SpecPlan:
         for spec in specs:
             if spec.condition is None:
                 return ""
-            where = f"spec {spec.name}, condition"
+            where = f"{self.columns.spec_place(spec)}, condition"
             fragment = parse_fragment(spec.condition, columns=types, where=where, qualifier="hist")
             conditions[fragment.render()] = None
         return " OR ".join(conditions)

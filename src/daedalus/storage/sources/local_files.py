@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
 
+_OTHER_FORMATS = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson"})
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -65,10 +66,11 @@ class LocalFiles:
             status = Path(path).stat()
             return _read_footer(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         except (OSError, ValueError) as error:
+            hint = "The file is truncated, corrupt or not Parquet: restore or remove it"
+            if Path(path).suffix.lower() in _OTHER_FORMATS:
+                hint = f"Views read Parquet. DuckDB writes it: COPY (FROM '{path}') TO 'file.parquet'"
             raise SourceError(
-                f"{path} cannot be read as Parquet: {error}",
-                where=self._where,
-                hint="The file is truncated, corrupt or not Parquet: restore or remove it",
+                f"{path} cannot be read as Parquet: {error}", where=self._where, hint=hint
             ) from error
 
     def changed(self, files: Iterable[ParquetFile]) -> str:
