@@ -270,6 +270,44 @@ def test_a_curated_column_of_an_alias_is_the_materialized_one(
     assert (found.values["tier"].to_pylist(), found.origins["tier"]) == (["PRO"], "service")
 
 
+def test_defaults_stand_for_null_as_in_training(tmp_path: Path, redis_server: RedisServer) -> None:
+    fields = [
+        *USERS["fields"],
+        {"name": "fee", "dtype": "DECIMAL(10,2)"},
+        {"name": "tags", "dtype": "BIGINT[]"},
+    ]
+    filled = [
+        {"ref": "users:tier", "default": "none", "nullable": False},
+        {"ref": "users:fee", "default": 1, "nullable": False},
+        {"ref": "users:tags", "default": [7], "nullable": False},
+        {"ref": "rolling:last_score", "default": -1, "nullable": False},
+    ]
+    url = {"url": redis_server.url, "namespace": f"t{secrets.token_hex(4)}"}
+    rows = users((1, "2026-04-01", "free"))
+    rows = rows.append_column("fee", pa.array([Decimal("2.50")], pa.decimal128(10, 2)))
+    made = tiny(
+        tmp_path,
+        users_view={"online": True, "fields": fields},
+        service={
+            "serving_allowed": True,
+            "online": {"rolling": "events"},
+            "aggregation_specs": [
+                {"name": "last_score", "group_by": ["user_id"], "operation": "last", "value_column": "score"}
+            ],
+            "columns": ["events:user_id", "events:artwork_id", *filled],
+        },
+        data={"users/a.parquet": rows.append_column("tags", pa.array([None], pa.list_(pa.int64())))},
+        runtime={"online_store": url},
+    )
+    registry = PlatformRegistry.open(made.root)
+    result, _ = materialize_online(registry, "s", as_of=INSTANT)
+    table = pq.ParquetFile(f"{result.path}/part-0-0.parquet").read()
+    assert {"none", "free"} == set(table["tier"].to_pylist())
+    found = get_online(registry, "s", table.select(["user_id", "artwork_id"]).to_pylist(), as_of=INSTANT)
+    assert found.values.to_pylist() == table.to_pylist()
+    assert found.origins["fee"] == "view users"
+
+
 def test_static_columns_are_joined_to_events_and_candidates(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:

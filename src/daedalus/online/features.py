@@ -13,23 +13,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from daedalus.catalog.dtypes import to_arrow
-from daedalus.catalog.model import Unset
+from daedalus.catalog.dtypes import from_arrow, to_arrow, to_duckdb
 from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
 from daedalus.online.arrays import one_array
 from daedalus.online.instants import instant_of, instant_us
 from daedalus.online.json_values import typed
 from daedalus.online.model import ReadRequest, table_of_view
+from daedalus.pipelines.operator_sql import default_sql
+from daedalus.pipelines.operators import ProjectColumn
+from daedalus.sql.identifiers import quote_ident
+from daedalus.storage.duckdb_extensions import bare_connection
 from daedalus.storage.exact_cast import cast_exactly
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping
 
-    from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, ServiceColumn, ViewJoin
+    from daedalus.catalog.model import FeatureServiceDef, FeatureViewDef, ViewJoin
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.online.model import OnlineStore, OnlineTable, TableValues
     from daedalus.online.rolling import RollingPlan
@@ -83,6 +86,7 @@ class OnlineService:
         contract = {column.name: column for column in service.columns}
         names = [name for name in contract if name in self._schema] or list(self._schema)
         self._contract = tuple((name, contract.get(name)) for name in names)
+        self._defaults = _defaults_of(service, self._schema)
         self._needed = dict.fromkeys(table.keys, "the service's rows are found by it")
         if rolling is not None:
             self._needed = rolling.request_columns() | self._needed
@@ -201,7 +205,7 @@ class OnlineService:
                 value, origins[name] = rows.column(name), "request"
             else:
                 value, origins[name] = own.values.column(name), "service"
-            columns[name] = _cast(_filled(value, column), self._schema[name], name)
+            columns[name] = _filled(_cast(value, self._schema[name], name), self._defaults.get(name))
         return OnlineFeatures(
             service=self._service.name,
             version=self._service.version,
@@ -212,11 +216,33 @@ class OnlineService:
         )
 
 
-def _filled(value: Any, column: ServiceColumn | None) -> Any:
-    """NULL filled with the contract's default, where the column is not nullable."""
-    if column is None or column.nullable or column.default is Unset.UNSET or not value.null_count:
+def _defaults_of(service: FeatureServiceDef, schema: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
+    """By column that may not be NULL the one value that stands for it, as the skeleton makes it."""
+    wanted = {
+        column.name: ProjectColumn(name=column.name, default=column.default)
+        for column in service.columns
+        if not column.nullable and column.name in schema
+    }
+    texts = {
+        name: sql
+        for name, column in wanted.items()
+        if (sql := default_sql(column, to_duckdb(from_arrow(schema[name]))))
+    }
+    if not texts:
+        return {}
+    items = ", ".join(f"{sql} AS {quote_ident(name)}" for name, sql in texts.items())
+    with bare_connection() as connection:
+        made = connection.execute(f"SELECT {items}").to_arrow_table()
+    return {name: one_array(_cast(made.column(name), schema[name], name)) for name in texts}
+
+
+def _filled(value: pa.Array | pa.ChunkedArray, default: pa.Array | None) -> pa.Array | pa.ChunkedArray:
+    """The column with its default in place of NULL, where it has one."""
+    if default is None or not value.null_count:
         return value
-    return pc.fill_null(value, pa.scalar(column.default).cast(value.type))
+    column = one_array(value)
+    places = np.where(np.asarray(column.is_valid()), np.arange(len(column)), len(column))
+    return pa.concat_arrays([column, default]).take(pa.array(places))
 
 
 def _columns(rows: pa.Table, names: Iterable[str]) -> list[pa.Array]:
