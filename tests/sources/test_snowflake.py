@@ -17,8 +17,9 @@ from daedalus.catalog.model import DataSourceDef, Entity, FeatureViewDef, FieldD
 from daedalus.errors import DefinitionError, ExecutionError, MissingExtraError, SourceError
 from daedalus.pipelines.explain import explain_pipeline
 from daedalus.storage.sources import _snowflake_client
+from daedalus.storage.sources._snowflake_rows import SnowflakeColumn
 from daedalus.storage.sources.base import TickRange
-from daedalus.storage.sources.snowflake import SnowflakeSource
+from daedalus.storage.sources.snowflake import SnowflakeSnapshot, SnowflakeSource
 from pipelines.materializing import materialize
 from pipelines.tiny import DAYS, EVENTS, ROWS, USERS, events, tiny, users
 
@@ -513,3 +514,14 @@ def test_the_bounds_of_a_range_are_exact_in_nanoseconds(
     relation = source.relation_sql(TickRange(low_us=low, high_us=low + 1))
     assert connection.execute(f"SELECT id FROM {relation} ORDER BY id").fetchall() == [(2,), (3,)]
     source.close()
+
+
+def test_of_two_columns_that_differ_in_case_one_is_asked_for(snowflake_server: SnowflakeServer) -> None:
+    source = SnowflakeSource(view_of(snowflake_server, "T"), where="view v")
+    # DuckDB, which the server keeps its tables in, has no such table.
+    columns = tuple(
+        SnowflakeColumn(name=name, kind="FIXED", dtype="BIGINT", arrow=pa.int64(), shown="NUMBER(18,0)")
+        for name in ("ID", "id")
+    )
+    source._snapshot = SnowflakeSnapshot(place="snowflake://a/T", query_id="1", as_of="", all_columns=columns)
+    assert source.statement(columns=["id"]) == 'SELECT "id" FROM "T"'

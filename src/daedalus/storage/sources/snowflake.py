@@ -23,7 +23,7 @@ from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.sources._snowflake_client import SnowflakeClient
 from daedalus.storage.sources._snowflake_rows import SnowflakeColumn, columns_of, spool
 from daedalus.storage.sources.base import ticks_of
-from daedalus.storage.sources.relations import chosen, query_hash
+from daedalus.storage.sources.relations import query_hash
 from daedalus.storage.view_source import UNIT_US, source_name_of
 
 if TYPE_CHECKING:
@@ -186,9 +186,10 @@ class SnowflakeSource:
         return {column.name: column.dtype for column in self.snapshot().all_columns}
 
     def _wanted(self, columns: Sequence[str] | None) -> list[SnowflakeColumn]:
-        everything = {column.name: column for column in self.snapshot().all_columns}
-        names = chosen({name: column.dtype for name, column in everything.items()}, columns)
-        return [everything[name] for name in names or list(everything)[:1]]
+        everything = self.snapshot().all_columns
+        # By their exact names: a table may have two that differ in case, which DuckDB cannot tell apart.
+        names = None if columns is None else set(columns)
+        return [one for one in everything if names is None or one.name in names] or list(everything[:1])
 
     def statement(self, time_range: TickRange | None = None, columns: Sequence[str] | None = None) -> str:
         """The statement that Snowflake is sent for a range and columns."""
