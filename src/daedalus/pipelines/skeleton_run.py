@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from daedalus.errors import CompileError, ExecutionError, SourceError
 from daedalus.pipelines.days.context import DAY_US, DayContext, day_start_us
 from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain
+from daedalus.pipelines.days.past_cache import sweep_past
 from daedalus.pipelines.days.qid import number_sessions
 from daedalus.pipelines.days.relation_graph import as_execution_error, may_be_corrupt
 from daedalus.pipelines.days.scheduling import InThisProcess, Processes
@@ -184,6 +185,8 @@ class SkeletonRun:
         chain = HistoryChain.of(self._pipeline)
         if chain is not None and stale:
             HistoryCache(self._context(days[0]), chain).sweep(days)
+        if stale:
+            sweep_past(self._context(days[0]), days)
         return [results[day] for day in days]
 
     @functools.cached_property

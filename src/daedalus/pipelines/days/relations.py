@@ -206,6 +206,17 @@ class DayRelations:
             base = f"SELECT * FROM ({base}) WHERE {limited}"
         return base, reader
 
+    def numbered_rows(self, scan: Scan, within: TickRange, before: int) -> str:
+        """A SELECT of the rows that a scan which only filters and orders has in a part of its time.
+
+        Args:
+            scan: of a view, without keys and restriction.
+            within: which part.
+            before: their positions begin above it.
+        """
+        base, reader = self.scan_rows(scan, within)
+        return self._numbered(scan, base, reader, before)
+
     def _limited(self, scan: Scan, reader: ViewReader) -> str:
         """What a scan of all time may see at the instant of a materialization; empty in training."""
         as_of, view = self.context.as_of, reader.view
@@ -265,10 +276,11 @@ class DayRelations:
         return f"WITH {ctes} "
 
     @staticmethod
-    def _numbered(scan: Scan, base: str, reader: ViewReader) -> str:
+    def _numbered(scan: Scan, base: str, reader: ViewReader, before: int = 0) -> str:
         columns = [quote_ident(name) for name in scan.columns] + [TICK]
         if scan.ordered:
-            columns.append(f"row_number() OVER (ORDER BY {reader.order_sql()}) AS {ROW}")
+            number = f"row_number() OVER (ORDER BY {reader.order_sql()})"
+            columns.append(f"{number} + {before} AS {ROW}" if before else f"{number} AS {ROW}")
         return f"SELECT {', '.join(columns)} FROM ({base})"
 
     def _run_relation(self, scan: Scan) -> str:

@@ -22,6 +22,7 @@ from daedalus.pipelines.days.history_cache import PARTS, HistoryCache, HistoryCh
 from daedalus.pipelines.days.history_files import files_sql
 from daedalus.pipelines.days.history_selections import HistorySelections
 from daedalus.pipelines.days.memory import give_back_memory
+from daedalus.pipelines.days.past_cache import PAST_PARTS, past_files
 from daedalus.pipelines.days.rolling_tiers import (
     TimeUnit,
     aggregate_rows,
@@ -111,7 +112,7 @@ class DayStream:
         """Run everything that comes before the stream."""
         if self._beside is not None:
             self._relations.compose(self._tail[0].inputs[0])
-        done = {operator.output for operator in self._tail} | self._shared_history()
+        done = {operator.output for operator in self._tail} | self._shared_history() | self._kept_past()
         for operator in self._context.pipeline:
             if operator.output not in done and not isinstance(operator, Sink | RayUdfTransform):
                 self.add(operator)
@@ -162,6 +163,16 @@ class DayStream:
         self._relations.narrow(of_target_rows(self._context.pipeline, chain), self._from_files)
         self._relations.take_absent(chain.operators)
         return {operator.output for operator in chain.operators} - set(chain.outside)
+
+    def _kept_past(self) -> set[str]:
+        """Define scans of all the past over the files that hold their rows; returns these relations."""
+        found = past_files(self._context)
+        for scan, files in found.items():
+            columns = ", ".join(quote_ident(name) for name in (*scan.columns, TICK, ROW))
+            self._graph.define(scan.output, f"SELECT {columns} FROM {files_sql(files)}", ())
+            self._from_files[scan.output] = HistorySelections(files, self._graph, PAST_PARTS)
+        self._relations.take_absent(tuple(found))
+        return {scan.output for scan in found}
 
     # ------------------------------------------------------------------ without Arrow operators
 

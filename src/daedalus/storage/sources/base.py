@@ -58,6 +58,14 @@ class Snapshot(Protocol):
         """What the run read, as plain data without secrets: `backend`, the place, and the backend's own snapshot."""
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """A snapshot that knows how many rows it has, without reading them."""
+
+    def rows(self, time_range: TickRange | None = None) -> int:
+        """At most so many rows are in the range; 0 where there are none for sure."""
+
+
 class Source(Protocol):
     """One relation at a backend.
 

@@ -47,6 +47,10 @@ class ParquetSnapshot:
         ranges = ((file, file.range_us(self.time_column, self.unit_us)) for file in self.files)
         return tuple(file for file, bounds in ranges if time_range.touches(*bounds))
 
+    def rows(self, time_range: TickRange | None = None) -> int:
+        """The rows of the files that may hold any of the range."""
+        return sum(file.rows for file in self.pruned(time_range))
+
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
         """(path, size, footer hash) of each file that may hold rows of the range, and its etag in an object store."""
         return [
