@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app", "serve"]
 
-#: Where the token of callers is read from, unless another variable is named.
-TOKEN_VARIABLE = "DAEDALUS_API_TOKEN"  # noqa: S105 - the variable's name
-
 
 def __getattr__(name: str) -> Any:
     # The web stack is imported where it is used.

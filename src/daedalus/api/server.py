@@ -10,9 +10,9 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from daedalus.api import TOKEN_VARIABLE
 from daedalus.api.app import Limits, create_app
 from daedalus.api.guard import access_for
+from daedalus.api.tokens import API_TOKEN
 from daedalus.errors import ExecutionError
 from daedalus.metadata.plain import cleaned
 from daedalus.platform.live import LiveProject
@@ -38,7 +38,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str = "",
-    token_variable: str = TOKEN_VARIABLE,
+    token_variable: str = API_TOKEN,
     allowed_hosts: Iterable[str] = (),
     workers: int = 1,
     queue_size: int = 32,

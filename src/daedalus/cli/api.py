@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from daedalus.api import TOKEN_VARIABLE
+from daedalus.api.tokens import API_TOKEN
 from daedalus.cli.render import Format, FormatOption, print_json, say
 
 
@@ -25,7 +25,7 @@ def serve_api(
             metavar="NAME",
             help="The environment variable that holds the bearer token; the token itself is no argument.",
         ),
-    ] = TOKEN_VARIABLE,
+    ] = API_TOKEN,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option("--allowed-host", help="A further name that requests may use; may be repeated."),

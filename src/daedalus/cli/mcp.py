@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from daedalus.api.tokens import MCP_TOKEN
 from daedalus.cli.render import Format, FormatOption
-from daedalus.mcp import TOKEN_VARIABLE
 
 
 class Transport(StrEnum):
@@ -36,5 +36,5 @@ def mcp(
     from daedalus.mcp import serve
 
     # Runs inherit the environment, and have no business with it.
-    token = os.environ.pop(TOKEN_VARIABLE, "")
+    token = os.environ.pop(MCP_TOKEN, "")
     serve(transport=transport.value, host=host, port=port, token=token)

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["create_server", "serve"]
 
-#: Where the token of callers over HTTP is read from.
-TOKEN_VARIABLE = "DAEDALUS_MCP_TOKEN"  # noqa: S105 - the variable's name
-
 
 def __getattr__(name: str) -> Any:
     # The SDK is imported where it is used.

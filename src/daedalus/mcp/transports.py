@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daedalus.api.guard import Guard, access_for
 from daedalus.api.server import GRACE_SECONDS, bound_socket, run_until_told
-from daedalus.mcp import TOKEN_VARIABLE
+from daedalus.api.tokens import MCP_TOKEN
 from daedalus.mcp.server import create_server
 from daedalus.platform.live import LiveProject
 from daedalus.platform.run_queue import close_queues, launcher_for, start_queue
@@ -59,7 +59,7 @@ def serve(
     server = create_server(project)
     over_http = None
     if transport == "streamable-http":
-        access = access_for(host, token, where="daeda mcp", token_variable=TOKEN_VARIABLE)
+        access = access_for(host, token, where="daeda mcp", token_variable=MCP_TOKEN)
         over_http = http_app(server, access), bound_socket(host, port)
     start_queue(project.current(), launcher_for(project.current()))
     try:
