@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daedalus.pipelines.operators import Keep, Scan
+from daedalus.pipelines.pipeline_files import PIPELINES_DIR
 
 if TYPE_CHECKING:
     from daedalus.catalog.model import FeatureViewDef
@@ -16,10 +18,11 @@ if TYPE_CHECKING:
 def pipeline_notices(
     pipeline: OperatorPipeline, catalog: FeatureCatalog, config: TrainingRunConfig
 ) -> list[str]:
-    """One line per `latest` join, which can see the future, and one for a coverage filter that is off unasked."""
+    """What masks the definitions, which joins can see the future, and a coverage filter that is off unasked."""
     scans = [operator for operator in pipeline if isinstance(operator, Scan)]
     newest = dict.fromkeys(scan.source_ref for scan in scans if scan.keep is Keep.NEWEST)
-    notices = [
+    notices = edited_notices(pipeline)
+    notices += [
         f"view {name} is joined as `latest`, which can see the future; `join: asof` cannot"
         for name in newest
         if catalog.view(name).timestamp_field
@@ -29,6 +32,14 @@ def pipeline_notices(
         reason = _why_off(catalog.view(catalog.service(pipeline.service).spine), config)
         notices.append(f"embedding_coverage_filter is off: {reason}")
     return notices
+
+
+def edited_notices(pipeline: OperatorPipeline) -> list[str]:
+    """A line where a hand-edited file is what runs: who changes a definition would wait for it in vain."""
+    if not pipeline.file:
+        return []
+    file = PIPELINES_DIR / Path(pipeline.file).name
+    return [f"{file} is what runs: changes of service {pipeline.service} and its specs do not reach it"]
 
 
 def _why_off(spine: FeatureViewDef, config: TrainingRunConfig) -> str:

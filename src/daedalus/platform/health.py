@@ -216,18 +216,21 @@ def _guarded(area: str, subject: str, look: Callable[[], Iterator[Finding]]) -> 
 
 
 def _pipelines(registry: PlatformRegistry, config: TrainingRunConfig) -> Iterator[Finding]:
+    from daedalus.pipelines.notices import edited_notices
+
     for name in sorted(registry.catalog.services):
         try:
             pipeline = registry.pipeline(name, config)
         except DaedalusError as error:
             yield _failed("project", f"service {name}", error)
         else:
-            count = sum(1 for _ in pipeline)
+            edited = edited_notices(pipeline)
             yield Finding(
                 area="project",
                 subject=f"service {name}",
-                state=State.OK,
-                detail=f"compiles to {count} operators",
+                state=State.NOTE if edited else State.OK,
+                detail=edited[0] if edited else f"compiles to {len(pipeline.operators)} operators",
+                mend="Once it is no longer needed, remove the file" if edited else "",
             )
 
 

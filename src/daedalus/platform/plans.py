@@ -91,6 +91,7 @@ def plan_run(
     options: RunOptions | None = None,
 ) -> RunPlan:
     """Find out what `train` with the same arguments would do; reads footers and times, computes nothing."""
+    from daedalus.pipelines.notices import edited_notices
     from daedalus.pipelines.planning.run_inputs import RunInputs
 
     config = registry.config(options)
@@ -106,7 +107,9 @@ def plan_run(
         if run.status is RunStatus.SUCCEEDED
     ]
     seconds, basis = _estimate(store, runs, days, config)
-    notices = [_WHOLE_DAYS] if any(day.columns and day.stage == "skeleton" for day in days) else []
+    notices = edited_notices(pipeline)
+    if any(day.columns and day.stage == "skeleton" for day in days):
+        notices.append(_WHOLE_DAYS)
     return RunPlan(
         service=service,
         version=catalog.service(service).version,

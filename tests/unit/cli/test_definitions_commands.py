@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from daedalus.errors import DefinitionError
+from daedalus.pipelines.notices import pipeline_notices
 from daedalus.platform import PlatformRegistry, RunOptions
 
 
@@ -132,6 +133,10 @@ def test_compile_says_that_a_hand_edited_file_wins(project):
     config = PlatformRegistry.open().config()
     edited = PlatformRegistry.open().pipeline("product_ranking", config)
     assert edited.file.endswith("product_ranking.yaml")
+    said = "config/pipelines/product_ranking.yaml is what runs: changes of service product_ranking"
+    (notice,) = pipeline_notices(edited, PlatformRegistry.open().catalog, config)
+    assert notice.startswith(said)
+    assert said in project("doctor").out
 
 
 def test_the_default_service_and_the_definitions_folders_are_the_operators(project):
