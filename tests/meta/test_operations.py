@@ -169,6 +169,5 @@ def test_every_operation_is_documented_where_it_is_offered(surface, name):
     page, said = {
         Surface.RPC: ("api.md", name),
         Surface.MCP: ("mcp.md", OPERATIONS[name].tool_name),
-        Surface.DAGSTER: ("dagster.md", name),
     }[surface]
     assert f"`{said}`" in (DOCS / page).read_text(encoding="utf-8")

@@ -29,7 +29,6 @@ class Surface(StrEnum):
     CLI = "cli"
     RPC = "rpc"
     MCP = "mcp"
-    DAGSTER = "dagster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The table of operations: what JSON-RPC, MCP, Dagster and the command line offer, each named once.
+"""The table of operations: what JSON-RPC and MCP offer, and the commands that show the same; each named once.
 
     operation = OPERATIONS["service.show"]
     operation.call(registry, {"name": "dssm_ranking"})
