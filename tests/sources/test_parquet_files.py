@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -71,11 +72,13 @@ def test_what_writers_leave_behind_is_no_part_of_a_folder_nor_of_a_glob(tmp_path
 
 def test_a_key_of_a_folder_is_a_column_and_what_it_ends_with_is_none(tmp_path: Path) -> None:
     for day, names in (("01", ("t", "n")), ("02", ("n",))):
-        folder = tmp_path / f"dt=2026-05-{day}"
-        folder.mkdir()
+        folder = tmp_path / "run=5" / f"dt=2026-05-{day}"
+        folder.mkdir(parents=True)
         pq.write_table(pa.table({name: [1] for name in names}), folder / "a.parquet")
-    source = ParquetSource(str(tmp_path), where="w")
-    source.require_columns(["n", "dt", "DT"])
+    source = ParquetSource(str(tmp_path / "run=5"), where="w")
+    source.require_columns(["n", "dt", "DT", "run"])
+    with duckdb.connect() as connection:
+        assert list(source.schema(connection)) == ["t", "n", "dt", "run"]
     with pytest.raises(SourceError, match=r"dt=2026-05-02/a\.parquet has no column 't'"):
         source.require_columns(["t"])
 

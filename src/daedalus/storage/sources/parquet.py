@@ -7,7 +7,6 @@ rows of a time range, and show before any data is read that a file is corrupt or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +129,11 @@ class ParquetSource:
 
     def require_columns(self, names: Iterable[str]) -> None:
         """Refuse a file that lacks a column that the others have and the view needs."""
-        wanted = tuple(names)
+        wanted, is_hive = tuple(names), self._is_hive()
         for file in self.snapshot().files:
-            present = {name.lower() for name in file.columns} | self._hive_keys(file)
+            present = {name.lower() for name in file.columns} | (
+                _folder_keys(file.path) if is_hive else set()
+            )
             for name in wanted:
                 if name.lower() not in present:
                     raise SourceError(
@@ -165,7 +166,7 @@ class ParquetSource:
         # A Hive key is text until the view's declared dtype says otherwise: '007' must not become 7.
         hive = (
             "hive_partitioning = true, hive_types_autocast = false"
-            if self._hive_keys(self.snapshot().files[0])
+            if self._is_hive()
             else "hive_partitioning = false"
         )
         return f"read_parquet([{paths}], union_by_name = true, {hive})"
@@ -183,15 +184,10 @@ class ParquetSource:
                 chosen.append(file)
         return chosen
 
-    @cached_property
-    def _depth(self) -> int:
-        """How many parts of a file's path lie above the source."""
-        return len(PurePosixPath(self._files.folder).parts) if self._files.folder else 0
-
-    def _hive_keys(self, file: ParquetFile) -> set[str]:
-        """The keys of the `key=value` folders that the file lies in, in lower case."""
-        parts = PurePosixPath(file.path).parts[self._depth : -1]
-        return {part.partition("=")[0].lower() for part in parts if "=" in part}
+    def _is_hive(self) -> bool:
+        """Whether files lie in `key=value` folders of the source, which are columns then."""
+        above = len(PurePosixPath(self._files.folder).parts) if self._files.folder else 0
+        return any("=" in part for part in PurePosixPath(self.snapshot().files[0].path).parts[above:-1])
 
     def schema(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """Columns over all files, unified by name, Hive keys last."""
@@ -209,3 +205,8 @@ class ParquetSource:
                 hint="A file is corrupt, or its columns have types that do not go together",
             ) from None
         return {row[0]: row[1] for row in rows}
+
+
+def _folder_keys(path: str) -> set[str]:
+    """The keys of the `key=value` folders in a path, in lower case; DuckDB reads those above the source, too."""
+    return {part.partition("=")[0].lower() for part in PurePosixPath(path).parts[:-1] if "=" in part}
