@@ -25,7 +25,7 @@ from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.run_sources import views_behind
 from daedalus.storage.exact_cast import cast_exactly
-from daedalus.storage.sinks.parquet import SHARD_ROWS, ParquetSink, SinkResult
+from daedalus.storage.sinks.parquet import ROW_GROUP_ROWS, ParquetSink, SinkResult
 from daedalus.storage.sources.faults import backend_fault
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _write_stream(
                 if sink is None and not rows.num_rows:
                     continue
                 if sink is None:
-                    sink = _sink(folder, schema, context, _writers(rows, stream_memory))
+                    sink = _sink(folder, schema, context, _groups(rows, stream_memory))
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_write, sink, rows, schema, context.profile)
@@ -174,15 +174,16 @@ def _write_stream(
     return sink.close(), schema, (low, high)
 
 
-def _sink(folder: Path, schema: pa.Schema, context: DayContext, writers: int) -> ParquetSink:
+def _sink(folder: Path, schema: pa.Schema, context: DayContext, groups: int) -> ParquetSink:
     unhashed = [QID] if _numbers_sessions(context) else []
-    return ParquetSink(folder, schema, unhashed, threads=writers, timed=context.profile.timed)
+    threads, timed = min(groups, _MOST_WRITERS), context.profile.timed
+    return ParquetSink(folder, schema, unhashed, threads=threads, groups=groups, timed=timed)
 
 
-def _writers(rows: pa.Table, memory: int) -> int:
-    """How many shards are encoded at a time, beside one that fills; each takes half as much again."""
-    shard: int = SHARD_ROWS * int(rows.nbytes) // rows.num_rows * 3 // 2
-    return min(_MOST_WRITERS, max(1, memory // max(shard, 1) - 1))
+def _groups(rows: pa.Table, memory: int) -> int:
+    """How many full row groups are in memory at a time, beside one that fills and the copies of those being encoded."""
+    group: int = ROW_GROUP_ROWS * int(rows.nbytes) // rows.num_rows
+    return min(_MOST_WRITERS + 1, max(1, memory // max(group, 1) - 1 - _MOST_WRITERS))
 
 
 def _dense_numbers(context: DayContext) -> DenseNumbers | None:

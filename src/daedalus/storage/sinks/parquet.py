@@ -1,8 +1,9 @@
 """A day as ordered Parquet shards, written as a stream.
 
 Row groups and shards depend on the data alone: rows are regrouped to fixed sizes whatever batches they arrive
-in. Shards are encoded side by side. The content hash is taken from the same batches, in order, and the columns'
-statistics from the same shards, in their threads, so neither costs a second read.
+in. Shards are encoded side by side, each by one thread, a row group as soon as it is full. The content hash is
+taken from the same batches, in order, and the columns' statistics from the same row groups, in their threads,
+so neither costs a second read.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class ParquetSink:
         folder: an existing, empty folder; the caller moves it to its final name.
         schema: of every batch.
         unhashed: columns left out of the content hash (operational ids).
-        threads: shards encoded at a time; as many more wait in memory at most.
+        threads: shards encoded at a time.
+        groups: full row groups in memory at most, those being encoded among them; one more fills.
         timed: measures a block, told `sink`, what it does, and the rows.
     """
 
@@ -72,6 +74,7 @@ class ParquetSink:
         unhashed: Sequence[str] = (),
         *,
         threads: int = 2,
+        groups: int = 4,
         timed: Timed = _untimed,
     ) -> None:
         self._folder = folder
@@ -80,13 +83,13 @@ class ParquetSink:
         self._timed = timed
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
-        self._files: list[Path] = []
+        self._shards: list[_Shard] = []
         self._rows = 0
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(max_workers=threads)
+        self._groups = groups
+        # A shard's row groups follow one another, so each shard is one thread's.
+        self._pools = [ThreadPoolExecutor(max_workers=1) for _ in range(threads)]
         self._writing: deque[Future[Sketches]] = deque()
         self._sketches: Sketches = {}
-        self._sample = 1
 
     def write(self, table: pa.Table) -> None:
         """Append rows."""
@@ -95,17 +98,20 @@ class ParquetSink:
                 self._hash.update(batch)
             self._waiting.append(batch)
             self._waiting_rows += batch.num_rows
-        while self._waiting_rows >= SHARD_ROWS:
-            self._submit(SHARD_ROWS)
+        # How columns are looked at depends on whether the day fills a shard. The last row group comes with `close`.
+        while self._waiting_rows > (ROW_GROUP_ROWS if self._rows else SHARD_ROWS):
+            self._submit(ROW_GROUP_ROWS, SAMPLED)
 
     def close(self) -> SinkResult:
         """Write what waits and finish every file; a day without rows is one file without rows."""
-        if self._waiting_rows or not self._files:
-            self._submit(self._waiting_rows)
+        sample = SAMPLED if self._rows + self._waiting_rows >= SHARD_ROWS else 1
+        while self._waiting_rows or not self._shards:
+            self._submit(min(self._waiting_rows, ROW_GROUP_ROWS), sample)
         while self._writing:
             self._finish_one()
-        self._pool.shutdown()
-        files = tuple((path.name, path.stat().st_size) for path in self._files)
+        for pool in self._pools:
+            pool.shutdown()
+        files = tuple((shard.path.name, shard.path.stat().st_size) for shard in self._shards)
         digests = self._hash.column_digests()
         columns = tuple(
             (name, self._sketches[name].stats(digests.get(name, ""))) for name in self._schema.names
@@ -116,35 +122,65 @@ class ParquetSink:
 
     def abort(self) -> None:
         """Stop writing; the caller removes the folder."""
-        self._pool.shutdown(cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+        for shard in self._shards:
+            shard.abandon()
 
-    def _submit(self, rows: int) -> None:
-        """Hand the next `rows` waiting rows, one shard, to a thread; wait while too many are under way."""
+    def _submit(self, rows: int, sample: int) -> None:
+        """Hand the next `rows` waiting rows, one row group, to a thread; wait while there are too many."""
         table = pa.Table.from_batches(self._waiting, self._schema)
-        shard, rest = table.slice(0, rows), table.slice(rows)
+        group, rest = table.slice(0, rows), table.slice(rows)
         self._waiting = rest.to_batches()
         self._waiting_rows = rest.num_rows
+        if self._rows % SHARD_ROWS == 0:
+            path = self._folder / f"part-{len(self._shards)}-0.parquet"
+            self._shards.append(_Shard(path, self._timed))
         self._rows += rows
-        self._sample = SAMPLED if rows == SHARD_ROWS else self._sample
-        path = self._folder / f"part-{len(self._files)}-0.parquet"
-        self._files.append(path)
-        while len(self._writing) >= self._threads:
+        last = self._rows % SHARD_ROWS == 0 or not self._waiting_rows
+        pool = self._pools[(len(self._shards) - 1) % len(self._pools)]
+        while len(self._writing) >= self._groups:
             self._finish_one()
-        self._writing.append(self._pool.submit(_write_shard, path, shard, self._sample, self._timed))
+        self._writing.append(pool.submit(self._shards[-1].write, group, sample, last=last))
 
     def _finish_one(self) -> None:
-        """Wait for the oldest shard under way."""
-        self._sketches = merge_sketches([self._sketches, self._writing.popleft().result()])
+        """Wait for the oldest row group under way."""
+        found = self._writing.popleft().result()
+        if found:
+            self._sketches = merge_sketches([self._sketches, found])
 
 
-def _write_shard(path: Path, shard: pa.Table, sample: int, timed: Timed) -> Sketches:
-    parts: list[Sketches] = []
-    dictionaries = dictionary_columns(shard)
-    with pq.ParquetWriter(path, shard.schema, compression="zstd", use_dictionary=dictionaries) as writer:
-        for start in range(0, max(shard.num_rows, 1), ROW_GROUP_ROWS):
-            with timed("sink", "write", min(ROW_GROUP_ROWS, shard.num_rows - start)):
-                group = shard.slice(start, ROW_GROUP_ROWS).combine_chunks()
-                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-            with timed("sink", "statistics", group.num_rows):
-                parts.append(table_sketches(group, sample=sample))
-    return merge_sketches(parts)
+class _Shard:
+    """One file of the day.
+
+    Args:
+        path: does not exist yet.
+        timed: as of `ParquetSink`.
+    """
+
+    def __init__(self, path: Path, timed: Timed) -> None:
+        self.path = path
+        self._timed = timed
+        self._writer: pq.ParquetWriter | None = None
+        self._parts: list[Sketches] = []
+
+    def write(self, group: pa.Table, sample: int, *, last: bool) -> Sketches:
+        """Append a row group; after the last the file is whole, and its columns' sketches are returned."""
+        with self._timed("sink", "write", group.num_rows):
+            if self._writer is None:
+                dictionaries = dictionary_columns(group)
+                self._writer = pq.ParquetWriter(
+                    self.path, group.schema, compression="zstd", use_dictionary=dictionaries
+                )
+            group = group.combine_chunks()
+            self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            if last:
+                self._writer.close()
+        with self._timed("sink", "statistics", group.num_rows):
+            self._parts.append(table_sketches(group, sample=sample))
+        return merge_sketches(self._parts) if last else {}
+
+    def abandon(self) -> None:
+        """Close the file, which is not whole."""
+        if self._writer is not None:
+            self._writer.close()
