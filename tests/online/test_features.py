@@ -513,7 +513,7 @@ def test_a_service_that_was_never_loaded_says_so(tmp_path: Path, redis_server: R
         ("[" * 100_000, "line 1: this is no JSON"),
         ('{"user_id": 1}\n[1]', "line 2: this is no JSON object"),
         ('{"user_idd": 1}', "user_id"),
-        ('{"user_id": "x"}', "lines 1 to 1"),
+        ('{"user_id": 1}\n\n{"user_id": "x"}', "line 3: 'user_id' does not fit int64"),
         ('{"user_id": 2.5}', "2.5 is no whole number"),
         ('{"user_id": 1, "artwork_id": 2, "ts": 1777600000}', "1777600000 is no time"),
         ('{"user_id": 1, "artwork_id": 2, "ts": true}', "True is no time"),

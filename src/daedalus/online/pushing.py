@@ -28,7 +28,7 @@ _LINES = 10_000
 
 
 def read_rows(view: FeatureViewDef, stream: IO[bytes]) -> Iterator[pa.Table]:
-    """Rows of JSON lines or of an Arrow stream or file, in pieces.
+    """Rows of JSON lines, 10,000 at a time, or of an Arrow stream or file, in pieces.
 
     Raises:
         DefinitionError: a line is no JSON object, or a value does not fit its field; says which line.
@@ -45,17 +45,16 @@ def read_rows(view: FeatureViewDef, stream: IO[bytes]) -> Iterator[pa.Table]:
         except pa.ArrowException as error:
             raise DefinitionError(f"the Arrow data cannot be read: {error}", where="input") from None
         return
-    rows: list[dict[str, Any]] = []
-    first = 1
+    rows: list[tuple[int, dict[str, Any]]] = []
     head = start + stream.readline()
     for number, line in enumerate((*head.splitlines(keepends=True), *stream), start=1):
         if line.strip():
-            rows.append(_object(line, number))
+            rows.append((number, _object(line, number)))
         if len(rows) == _LINES:
-            yield _table(view, rows, first, number)
-            rows, first = [], number + 1
+            yield _table(view, rows)
+            rows = []
     if rows:
-        yield _table(view, rows, first, first + len(rows) - 1)
+        yield _table(view, rows)
 
 
 def _object(line: bytes, number: int) -> dict[str, Any]:
@@ -72,15 +71,26 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
     return found
 
 
-def _table(view: FeatureViewDef, rows: list[dict[str, Any]], first: int, last: int) -> pa.Table:
+def _table(view: FeatureViewDef, rows: list[tuple[int, dict[str, Any]]]) -> pa.Table:
+    """Rows, each with its line's number, as columns in the view's types."""
     columns = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
+    for name in dict.fromkeys(name for _, row in rows for name in row):
         kind = _type(view, name)
         try:
-            columns[name] = typed([row.get(name) for row in rows], kind, name)
-        except DefinitionError as error:
-            raise DefinitionError(error.what, where=f"lines {first} to {last}", hint=error.hint) from None
+            columns[name] = typed([row.get(name) for _, row in rows], kind, name)
+        except DefinitionError:
+            for number, row in rows:
+                _require_fit(row.get(name), kind, name, number)
+            raise
     return pa.table(columns)
+
+
+def _require_fit(value: Any, kind: pa.DataType, name: str, number: int) -> None:
+    """DefinitionError with the line's number unless the value fits by itself."""
+    try:
+        typed([value], kind, name)
+    except DefinitionError as error:
+        raise DefinitionError(error.what, where=f"line {number}", hint=error.hint) from None
 
 
 def _type(view: FeatureViewDef, name: str) -> pa.DataType:
