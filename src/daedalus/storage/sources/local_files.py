@@ -53,7 +53,7 @@ class LocalFiles:
         paths = parquet_paths(self._path)
         if not paths:
             state = "holds no .parquet file" if self.folder else "does not exist"
-            key, base = "source.path", "data_root"
+            key, base = "source.path", "data_root of config/training/runtime.yaml"
             if self._where.endswith("id_relation"):
                 key, base = "id_relation", "the project's folder"
             mend = f"Set {key} to a Parquet file, a directory or a glob, relative to {base}"
