@@ -20,11 +20,13 @@ from daedalus.metadata.provenance import GitState, git_state
 from daedalus.metadata.store import RunStatus
 from daedalus.pipelines.records import TrainingRunRecord
 from daedalus.platform import PlatformRegistry, RunOptions
+from daedalus.platform.definition_files import view_yaml
 from daedalus.platform.records import (
     attach_note,
     day_records,
     get_run,
     list_runs,
+    project_facts,
     recorded_run,
     run_log,
     show_run,
@@ -45,6 +47,19 @@ def test_a_repository_that_git_cannot_compare_is_not_clean(tmp_path: Path) -> No
     assert not clean.dirty
     (tmp_path / ".git" / "index").write_bytes(b"no index")
     assert git_state(tmp_path) == GitState(sha=clean.sha, dirty=True)
+
+
+def test_a_record_names_the_same_files_from_wherever_it_is_made(
+    plain: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = plain.registry
+    files = project_facts(inside, inside.config(), "s")["definition_files"]
+    assert [*files] == ["feature_services/s.yaml", "feature_views/events.yaml", "feature_views/users.yaml"]
+    text = view_yaml(inside, "users")
+    monkeypatch.chdir(plain.root.parent)
+    assert view_yaml(inside, "users") == text
+    for registry in (inside, plain.registry):
+        assert project_facts(registry, registry.config(), "s")["definition_files"] == files
 
 
 def test_the_record_of_a_run(enriched: Trained) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daedalus.errors import DefinitionError
@@ -18,7 +17,7 @@ def view_yaml(registry: PlatformRegistry, name: str) -> str:
     Raises:
         DefinitionError: no such view, or its file is gone.
     """
-    return _text(registry.catalog.view(name).file)
+    return _text(registry, registry.catalog.view(name).file)
 
 
 def service_yaml(registry: PlatformRegistry, name: str) -> str:
@@ -27,7 +26,7 @@ def service_yaml(registry: PlatformRegistry, name: str) -> str:
     Raises:
         DefinitionError: no such service, or its file is gone.
     """
-    return _text(registry.catalog.service(name).file)
+    return _text(registry, registry.catalog.service(name).file)
 
 
 def pipeline_yaml(registry: PlatformRegistry, service: str) -> str:
@@ -42,8 +41,8 @@ def pipeline_yaml(registry: PlatformRegistry, service: str) -> str:
     return mask(pipeline_to_yaml(registry.pipeline(service, registry.config())))
 
 
-def _text(file: str) -> str:
+def _text(registry: PlatformRegistry, file: str) -> str:
     try:
-        return mask(Path(file).read_text(encoding="utf-8"))
+        return mask(registry.definition_file(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DefinitionError(f"the file cannot be read: {error}", where=file) from error

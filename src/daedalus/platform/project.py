@@ -86,6 +86,7 @@ class Project:
         self.views_dir = views_dir
         self.services_dir = services_dir
         self._catalogs: dict[str, FeatureCatalog] = {}
+        self._read_in = Path.cwd()
 
     @classmethod
     def open(
@@ -139,6 +140,7 @@ class Project:
         rolling = {spec.name: "" for spec in config.aggregation_specs}
         key = repr((sorted(constants.items()), sorted(rolling)))
         if key not in self._catalogs:
+            self._read_in = Path.cwd()
             self._catalogs[key] = FeatureCatalog.from_yaml_dir(
                 self.views_dir,
                 services_dir=self.services_dir if self.services_dir.is_dir() else None,
@@ -206,6 +208,10 @@ class Project:
             edited=edited if edited.is_file() else None,
             notices=(*config.notices, *pipeline_notices(pipeline, self._catalog(config), config)),
         )
+
+    def definition_file(self, shown: str) -> Path:
+        """The file of a view or service, which says it as messages do: from the working directory it was read in."""
+        return self._read_in / shown
 
     def edited_file(self, service: str) -> Path:
         """Where a hand-edited pipeline of the service is, or would be."""

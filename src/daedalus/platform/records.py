@@ -272,16 +272,16 @@ def project_facts(project: Project, config: TrainingRunConfig, service: str) -> 
     git = git_state(root, without=outside)
     catalog = project.facade(config).catalog
     definition = catalog.services.get(service)
-    files = [] if definition is None else [definition.file]
-    files += [view.file for view in catalog.views.values()]
-    files += [str(path) for path in (project.views_dir / "entities.yaml",) if path.is_file()]
-    edited = project.edited_file(service)
+    named = [] if definition is None else [definition.file]
+    named += [view.file for view in catalog.views.values()]
+    files = [project.definition_file(file) for file in named]
+    files += [project.views_dir / "entities.yaml", project.edited_file(service)]
     code = [] if definition is None else _function_files(project, config, service)
     return {
         "git": None if git is None else git.to_dict(),
         "versions": versions(),
         "config_files": file_digests(root, config.config_files),
-        "definition_files": file_digests(root, [*files, edited, *code]),
+        "definition_files": file_digests(root, [*files, *code]),
     }
 
 
