@@ -157,9 +157,9 @@ def health(runtime_config_path: RuntimeOption = None, output: FormatOption = For
         print_json(plain | {"tables": tables})
     else:
         print_mapping(plain)
-        print_table(
-            ("table", "as_of", "rows"), [[name, one["as_of"], one["rows"]] for name, one in tables.items()]
-        )
+        lines = [[name, one["as_of"], one["rows"]] for name, one in tables.items()]
+        if lines:
+            print_table(("table", "as_of", "rows"), lines)
     return 0 if found.ok else 1
 
 

@@ -92,7 +92,8 @@ def show_command(
         )
         for day in run["days"]
     ]
-    print_table(("day", "stage", "state", "rows", "seconds", "content_hash", "reason"), days)
+    if days:
+        print_table(("day", "stage", "state", "rows", "seconds", "content_hash", "reason"), days)
     if run["error"] is not None:
         say(f"ended by {run['error'].get('message', '')}")
 

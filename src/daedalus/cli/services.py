@@ -49,7 +49,8 @@ def show_service(
     }
     print_mapping({key: value for key, value in plain.items() if value not in (None, "", [])})
     joins = [(view["alias"], view["view"], view["join"]) for view in service["views"]]
-    print_table(("alias", "view", "join"), joins, title="views")
+    if joins:
+        print_table(("alias", "view", "join"), joins, title="views")
     keys = ("name", "ref", "dtype", "default", "nullable")
     columns = _resolved(registry, name) or service["columns"]
     print_table(keys, [[column.get(key) for key in keys] for column in columns], title="columns")
