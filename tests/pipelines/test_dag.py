@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from daedalus.compute import aggregate
 from daedalus.errors import CompileError, DaedalusError, ExecutionError
 from daedalus.pipelines.days import aggregates as day_aggregates
 from daedalus.pipelines.days import stream as day_stream
+from daedalus.pipelines.explain import explain_pipeline
 from daedalus.pipelines.pipeline_files import pipeline_from_yaml, pipeline_to_yaml
 from pipelines.tiny import DAYS, SERVICE, column, tiny
 
@@ -385,6 +387,14 @@ def _unknown_run_relation(pipeline: Body) -> None:
     operator(pipeline, "qid_map")["source_ref"] = "run:qidmap"
 
 
+def _three_columns_of_the_map(pipeline: Body) -> None:
+    operator(pipeline, "qid_map")["columns"].append("more")
+
+
+def _join_on_nothing(pipeline: Body) -> None:
+    del operator(pipeline, "join_users")["on"]
+
+
 REFUSALS: list[tuple[Callable[[Body], None], str]] = [
     (_cycle, "operator target_rows: input 'join_qid' is made by 'join_qid'"),
     (_own_input, "operator target_rows: input 'target_rows'"),
@@ -423,6 +433,8 @@ REFUSALS: list[tuple[Callable[[Body], None], str]] = [
     (_unknown_key_field, "operator users: view users has no field 'usr_id'. Did you mean 'user_id'?"),
     (_unknown_field_in_predicate, "operator events, predicate: unknown column evnt in"),
     (_unknown_run_relation, "operator qid_map: unknown relation 'run:qidmap' of the run. Did you mean"),
+    (_three_columns_of_the_map, "operator qid_map: it has 3 columns. Name a session's and a number's"),
+    (_join_on_nothing, "operator join_users: it joins on nothing. Write on:"),
     (_bad_spec, "operator rolling, specs"),
     (_subquery, "operator target_rows, predicate"),
     (_no_sink, "a pipeline ends with one sink"),
@@ -534,3 +546,21 @@ def test_curation_does_not_reach_history(tmp_path: Path) -> None:
         data={"events/x.parquet": column("score", [1, 2], pa.int32())},
     ).run("s", [SECOND])
     assert run.table(SECOND)["liked"].to_pylist()[2] == [10, 10, 12]
+
+
+def test_explain_composes_what_reads_aggregates_made_in_arrow(tmp_path: Path) -> None:
+    derived = [{"name": "busy", "sql": "seen > 3"}]
+    columns = [*SERVICE["columns"], "derived:busy"]
+    project = tiny(tmp_path, service={"derived": derived, "columns": columns})
+    config = project.config()
+    found = explain_pipeline(
+        project.pipeline("s"),
+        catalog=project.catalog(config),
+        config=config,
+        day=dt.date.fromisoformat(SECOND),
+    )
+    statements = {one.name: one.sql for one in found.operators}
+    assert '"seen" > 3' in statements["derived_busy"]
+    assert statements["rolling"] == ""  # no SQL runs there
+    # As it runs: a list of BIGINT is the contract's own type, and is not cast.
+    assert '"liked" AS "liked"' in statements["output"]

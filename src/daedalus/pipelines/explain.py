@@ -10,14 +10,26 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from daedalus.catalog.dtypes import canonical_dtype, to_duckdb
+from daedalus.catalog.services import spec_dtype
 from daedalus.pipelines.days.lookup_plan import LookupPlan
 from daedalus.pipelines.days.relations import DayRelations, kept_relations
 from daedalus.pipelines.duckdb_session import duckdb_session
-from daedalus.pipelines.operators import Engine, RayUdfTransform, Scan, Sink, SinkFormat
+from daedalus.pipelines.operators import (
+    ArrowUdfTransform,
+    Engine,
+    PointInTimeJoin,
+    RayUdfTransform,
+    RollingAggregate,
+    Scan,
+    Sink,
+    SinkFormat,
+)
 from daedalus.pipelines.pipeline_checks import check_pipeline, check_scans
 from daedalus.pipelines.run_sources import RunSources
 from daedalus.pipelines.schema import output_names, relation_columns
 from daedalus.secrets import mask
+from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -171,5 +183,28 @@ def _statements(
             if operator.engine is Engine.SQL:
                 found[operator.name] = relations.add(operator)
             else:
-                relations.add_placeholder(operator)
+                _add_placeholder(relations, operator, catalog)
     return found
+
+
+def _add_placeholder(relations: DayRelations, operator: AnyOperator, catalog: FeatureCatalog) -> None:
+    """Define an Arrow operator's relation by its columns alone: NULLs of the types that it would make."""
+    graph, source = relations.graph, operator.inputs[0]
+    made: dict[str, str] = {}
+    if isinstance(operator, RollingAggregate | PointInTimeJoin):
+        history = graph.types(operator.inputs[1])
+        made = {spec.name: spec_dtype(spec, history, catalog) for spec in operator.specs}
+    elif isinstance(operator, ArrowUdfTransform):
+        made = {operator.column: canonical_dtype(operator.dtype)}
+    known = graph.types(source)
+    nulls = {
+        name: f"CAST(NULL AS {to_duckdb(dtype or 'INTEGER')}) AS {quote_ident(name)}"
+        for name, dtype in made.items()
+    }
+    replaced = ", ".join(null for name, null in nulls.items() if name in known)
+    items = [
+        f"* REPLACE ({replaced})" if replaced else "*",
+        *(null for name, null in nulls.items() if name not in known),
+    ]
+    graph.define(operator.output, f"SELECT {', '.join(items)} FROM {quote_ident(source)}", operator.inputs)
+    relations.absent[operator.output] = relations.absent.get(source, frozenset()) - set(made)

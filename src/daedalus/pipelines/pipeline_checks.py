@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from daedalus.compute.sql_tier import sql_refusal
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
 
 ROLLING_ENGINES = ("duckdb", "polars", "kernel")
-_OF_THE_RUN = (QID_RELATION, AS_OF_RELATION)
 _SPANS = ("lookback_seconds", "delay_seconds", "ttl_seconds")
 
 
@@ -46,6 +46,7 @@ def check_pipeline(pipeline: OperatorPipeline) -> None:
         _check_engine(operator, where)
         _check_arity(operator, where)
         _check_spans(operator, where)
+        _check_on(operator, where)
     _check_sink(pipeline, where)
     _check_filters_after_curation(pipeline, where)
 
@@ -62,12 +63,7 @@ def check_scans(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> None:
             continue
         place = _place(where, scan)
         if is_run_relation(scan.source_ref):
-            if scan.source_ref.startswith("run:") and scan.source_ref not in _OF_THE_RUN:
-                raise CompileError(
-                    f"unknown relation {scan.source_ref!r} of the run",
-                    where=place,
-                    hint=did_you_mean(scan.source_ref, [QID_RELATION]),
-                )
+            _check_run_relation(scan, place)
             continue
         if scan.source_ref not in catalog.views:
             raise CompileError(
@@ -85,6 +81,19 @@ def check_scans(pipeline: OperatorPipeline, catalog: FeatureCatalog) -> None:
                 )
         if scan.predicate:
             checked_fragment(scan.predicate, fields, f"{place}, predicate")
+
+
+def _check_run_relation(scan: Scan, place: str) -> None:
+    if scan.source_ref.startswith("run:") and scan.source_ref not in (QID_RELATION, AS_OF_RELATION):
+        raise CompileError(
+            f"unknown relation {scan.source_ref!r} of the run",
+            where=place,
+            hint=did_you_mean(scan.source_ref, [QID_RELATION]),
+        )
+    expected = {QID_RELATION: 2, AS_OF_RELATION: len(scan.columns)}.get(scan.source_ref, 1)
+    if len(scan.columns) != expected:
+        what = "a session's and a number's" if expected == 2 else "that of the ids"
+        raise CompileError(f"it has {len(scan.columns)} columns", where=place, hint=f"Name {what}")
 
 
 def _place(where: str, operator: AnyOperator) -> str:
@@ -185,11 +194,22 @@ def _check_arity(operator: AnyOperator, where: str) -> None:
         )
 
 
+def _check_on(operator: AnyOperator, where: str) -> None:
+    """A lookup says by which columns."""
+    is_lookup = isinstance(operator, Join) or (isinstance(operator, PointInTimeJoin) and not operator.specs)
+    if isinstance(operator, Join | PointInTimeJoin) and is_lookup and not operator.on:
+        raise CompileError(
+            "it joins on nothing",
+            where=_place(where, operator),
+            hint="Write on: {left column: right column}",
+        )
+
+
 def _check_spans(operator: AnyOperator, where: str) -> None:
     """No span of time is negative, or no number."""
     for key in _SPANS:
         seconds = getattr(operator, key, None)
-        if seconds is not None and not seconds >= 0:
+        if seconds is not None and not 0 <= seconds < math.inf:
             raise CompileError(
                 f"{key} is {seconds:g}", where=_place(where, operator), hint="Write 0 or a number of seconds"
             )
