@@ -39,7 +39,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "read": ("daedalus.pipelines.training:prepared_stream",),
     "spill": ("daedalus.pipelines.days.spilled_rows:SpillWriter.write",),
     "aggregate": ("daedalus.pipelines.days.aggregates:DayAggregate.columns",),
-    "write": ("daedalus.storage.sinks.parquet:_write_shard",),
+    "write": ("daedalus.storage.sinks.parquet:_Shard.write",),
     "manifest": ("daedalus.metadata.days:flush", "daedalus.metadata.days:DayManifest.to_json"),
     "rename": ("pathlib:Path.rename", "pathlib:Path.replace"),
     "enrich": ("daedalus.pipelines.enrich.shards:ShardEnricher.run",),
