@@ -33,7 +33,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "number sessions": ("daedalus.pipelines.skeleton_run:number_sessions",),
     "history": (
-        "daedalus.pipelines.days.history_cache:HistoryCache._write",
+        "daedalus.pipelines.days.history_cache:HistoryCache._finish",
         "daedalus.pipelines.days.history_cache:HistoryCache._write_sql",
     ),
     "read": ("daedalus.pipelines.training:prepared_stream",),

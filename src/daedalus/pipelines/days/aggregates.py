@@ -44,6 +44,8 @@ _MOST_BUCKETS = 256
 #: Bytes that a search takes per history row, per row, and per row and spec, beside the columns themselves.
 _PER_HISTORY_ROW, _PER_ROW, _PER_VALUE = 40, 60, 8
 _FIXED_WIDTH, _OTHER_WIDTH = 8, 64
+#: So many times the memory, at most, all rows of the histories may take where conditions pick few enough of them.
+_MOST_PICKED = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -241,12 +243,17 @@ class DayAggregate:
         return f"SELECT {columns} FROM ({rows.sql}){order}"
 
     def _read(self, rows: _Rows) -> pa.Table:
-        if rows.sorted:
-            kept = self._in_files[rows.relation].read(rows.items, rows.where, rows.relation)
-            if kept is not None:
-                return kept
+        picked = self._picked(rows)
+        if picked is not None:
+            return picked
         with self._graph.in_order(rows.sorted):
             return self._graph.fetch(self._ordered(rows), rows.relation)
+
+    def _picked(self, rows: _Rows) -> pa.Table | None:
+        """The rows where they lie picked beside the files."""
+        if not rows.sorted:
+            return None
+        return self._in_files[rows.relation].read(rows.items, rows.where, rows.relation)
 
     def _deal_out(self, rows: _Rows, spine: _Rows, buckets: int) -> list[Path]:
         """The rows in one file per bucket; equal keys are in equal buckets."""
@@ -270,12 +277,17 @@ class DayAggregate:
         most = sum(self._count_all(one) * self._weight(one) for one in histories.values())
         if own + most <= self._resources.left:
             return own + most
-        return own + sum(self._count(one) * self._weight(one) for one in histories.values())
+        # Of much larger days even what conditions pick does not fit: it is not picked for its number alone.
+        picked = own + most <= _MOST_PICKED * self._resources.left
+        return own + sum(self._count(one, picked) * self._weight(one) for one in histories.values())
 
     def _weight(self, history: _Rows) -> int:
         return self._width(history) + _PER_HISTORY_ROW
 
-    def _count(self, rows: _Rows) -> int:
+    def _count(self, rows: _Rows, picked: bool = False) -> int:
+        found = self._picked(rows) if picked else None
+        if found is not None:
+            return int(found.num_rows)
         return int(self._graph.rows(f"SELECT count(*) FROM ({rows.sql})", rows.relation)[0][0])
 
     def _count_all(self, rows: _Rows) -> int:

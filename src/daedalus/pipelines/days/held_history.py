@@ -7,6 +7,7 @@ again, and each view is read once for all event days.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.view_reader import FLOATS, apart_from_source
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
     import duckdb
@@ -97,6 +99,11 @@ class HeldHistory:
             and (right.keys == (right_key,) if right.keep else is_run_relation(right.source_ref))
             and same_keys(types[left_key], others[right_key])
         )
+
+    def bounds(self, day: dt.date) -> tuple[int, int]:
+        """The first tick of a day, and that of the next."""
+        tick = dataclasses.replace(self._relations.context, day=day).tick
+        return tick.day_start, tick.day_end
 
     def source_rows(self) -> int:
         """How many rows the context's days have at the source."""

@@ -24,7 +24,7 @@ import xxhash
 from daedalus.errors import ExecutionError
 from daedalus.pipelines.days.context import day_start_us, scan_range
 from daedalus.pipelines.days.held_history import HeldHistory, TooManyRowsError
-from daedalus.pipelines.days.history_files import RowsFile, files_sql, flushed, is_whole
+from daedalus.pipelines.days.history_files import DayFiles, files_sql, flushed, is_whole
 from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.relations import DayRelations
 from daedalus.pipelines.days.resources import bytes_of
@@ -48,7 +48,7 @@ from daedalus.sql.identifiers import quote_literal
 from daedalus.storage.sources.base import TickRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import duckdb
@@ -285,41 +285,38 @@ class HistoryCache:
             return 0
         rows = held.source_rows() // len(days) + 1
         size, pieces = max(1, _ROWS_AT_ONCE // rows), -(-rows // _MOST_ROWS)
-        done = 0
-        with contextlib.suppress(TooManyRowsError, NotExactError):
-            while done < len(days):
-                together = days[done : done + size]
-                self._write_rows(together, held, pieces, parts)
-                done += len(together)
-        return done
+        finished: list[dt.date] = []
 
-    def _write_rows(self, days: Sequence[dt.date], held: HeldHistory, pieces: int, parts: Path) -> None:
-        """Write days that are read together, or one in pieces of its time."""
+        def finish(day: dt.date, part: Path) -> None:
+            self._require_exact(part, held.types[self.chain.relation], held.graph)
+            # Named after the sources as the run saw them: they must not have changed on the way here.
+            self._context.sources.verify_unchanged()
+            self._finish(day, part)
+            finished.append(day)
+
+        with contextlib.suppress(TooManyRowsError, NotExactError), DayFiles(parts, finish) as files:
+            for start in range(0, len(days), size):
+                for day, table in self._rows(days[start : start + size], held, pieces):
+                    files.add(day, table, _before(day), self._profiled(table.num_rows))
+        return len(finished)
+
+    def _profiled(self, rows: int) -> contextlib.AbstractContextManager[None]:
+        return self._context.profile.timed(self.chain.relation, "write cache", rows)
+
+    @staticmethod
+    def _rows(days: Sequence[dt.date], held: HeldHistory, pieces: int) -> Iterator[tuple[dt.date, pa.Table]]:
+        """The rows of days that are read together, or of one in pieces of its time."""
         low, high = day_start_us(days[0]), day_start_us(days[-1] + _ONE_DAY)
-        bounds = [low + (high - low) * piece // pieces for piece in range(pieces + 1)]
-        ranges = [TickRange(low_us=one, high_us=two) for one, two in itertools.pairwise(bounds)]
         if len(days) == 1:
-            self._write(days[0], (held.rows(one) for one in ranges), held, parts)
+            bounds = [low + (high - low) * piece // pieces for piece in range(pieces + 1)]
+            for one, two in itertools.pairwise(bounds):
+                yield days[0], held.rows(TickRange(low_us=one, high_us=two))
             return
         table = held.rows(TickRange(low_us=low, high_us=high))
         ticks = table[TICK].to_numpy()
         for day in days:
-            tick = dataclasses.replace(self._context, day=day).tick
-            first, last = np.searchsorted(ticks, [tick.day_start, tick.day_end])
-            self._write(day, [table.slice(first, last - first)], held, parts)
-
-    def _write(self, day: dt.date, tables: Iterable[pa.Table], held: HeldHistory, parts: Path) -> None:
-        final = self.path(day)
-        part = parts / final.name
-        relation, profile = self.chain.relation, self._context.profile
-        with RowsFile(part, _before(day)) as file:
-            for table in tables:
-                with profile.shared(relation, "write cache", table.num_rows):
-                    file.write(table)
-        self._require_exact(part, held.types[relation], held.graph)
-        # Named after the sources as the run saw them: they must not have changed on the way here.
-        self._context.sources.verify_unchanged()
-        flushed(part).replace(final)
+            first, last = np.searchsorted(ticks, held.bounds(day))
+            yield day, table.slice(first, last - first)
 
     def _context_of(self, days: Sequence[dt.date]) -> DayContext:
         """Adjacent event days as if they were one."""
@@ -342,8 +339,8 @@ class HistoryCache:
             f"FROM ({relations.graph.sql(self.chain.relation)}) "
             f"WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end} ORDER BY {ROW}"
         )
-        final, types = self.path(day), relations.graph.types(self.chain.relation)
-        part = parts / final.name
+        types = relations.graph.types(self.chain.relation)
+        part = parts / day.isoformat()
         # In a dictionary of DuckDB's, -0.0 and 0.0 are one value.
         plain = ", DICTIONARY_SIZE_LIMIT 1" if any(_FLOAT.search(dtype) for dtype in types.values()) else ""
         relations.graph.execute(
@@ -351,7 +348,10 @@ class HistoryCache:
             self.chain.relation,
         )
         self._require_exact(part, types, relations.graph)
-        flushed(part).replace(final)
+        self._finish(day, part)
+
+    def _finish(self, day: dt.date, part: Path) -> None:
+        flushed(part).replace(self.path(day))
 
     def _require_exact(self, part: Path, types: dict[str, str], graph: RelationGraph) -> None:
         """Refuse a file that gives other types than the history has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,10 @@ from daedalus.pipelines.operators import ROW, TICK
 from daedalus.sql.identifiers import quote_literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import contextlib
+    import datetime as dt
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
     from pathlib import Path
 
     import pyarrow.parquet as pq
@@ -38,7 +42,7 @@ def is_whole(path: Path) -> bool:
 
 
 class RowsFile:
-    """A file of rows that are written in their order, and numbered. Use as a context manager.
+    """A file of rows that are written in their order, and numbered.
 
     Args:
         path: of the file.
@@ -50,10 +54,8 @@ class RowsFile:
         self._before = before
         self._writer: pq.ParquetWriter | None = None
 
-    def __enter__(self) -> RowsFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Write the file's end."""
         if self._writer is not None:
             self._writer.close()
 
@@ -65,6 +67,70 @@ class RowsFile:
         if self._writer is None:
             self._writer = _writer(self._path, numbered.schema)
         self._writer.write_table(numbered, row_group_size=_GROUP_ROWS)
+
+
+class DayFiles:
+    """Writes the files of days beside the thread that reads them, one table at a time. Use as a context manager.
+
+    Args:
+        folder: where the files are begun.
+        finish: told of each day and its whole file, in the thread that adds rows.
+    """
+
+    def __init__(self, folder: Path, finish: Callable[[dt.date, Path], None]) -> None:
+        self._folder = folder
+        self._finish = finish
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="daedalus-history")
+        self._written: Future[None] | None = None
+        self._open: tuple[dt.date, Path, RowsFile] | None = None
+
+    def __enter__(self) -> DayFiles:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._close()
+        finally:
+            self._writer.shutdown()
+            if self._open is not None:  # incomplete
+                self._open[2].close()
+
+    def add(
+        self, day: dt.date, rows: pa.Table, before: int, measured: contextlib.AbstractContextManager[None]
+    ) -> None:
+        """Append rows to the file of a day, whose rows come one after the other; the day before is then finished.
+
+        Args:
+            day: of the rows.
+            rows: in order.
+            before: the number of the row before the day's first.
+            measured: is around the writing.
+        """
+        if self._open is None or self._open[0] != day:
+            self._close()
+            path = self._folder / day.isoformat()
+            self._open = (day, path, RowsFile(path, before))
+        self._wait()
+        self._written = self._writer.submit(_write, self._open[2], rows, measured)
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
+            self._written = None
+
+    def _close(self) -> None:
+        self._wait()
+        if self._open is not None:
+            day, path, file = self._open
+            self._open = None
+            file.close()
+            self._finish(day, path)
+
+
+def _write(file: RowsFile, rows: pa.Table, measured: contextlib.AbstractContextManager[None]) -> None:
+    with measured:
+        file.write(rows)
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
