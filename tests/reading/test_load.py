@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from pyarrow.parquet import write_table
 
 import daedalus
 from daedalus import reading
 from daedalus.errors import DefinitionError, ExecutionError
 from daedalus.platform import PlatformRegistry
-from pipelines.tiny import DAYS, tiny
+from pipelines.tiny import DAYS, ROWS, events, tiny
 from records.conftest import AGGREGATIONS, WITH_EMBEDDING, fill_store
 
 if TYPE_CHECKING:
@@ -104,6 +106,20 @@ def test_columns_stages_and_missing_days(project):
 def test_wrong_calls_are_refused(project, arguments, options, said):
     with pytest.raises(DefinitionError, match=said):
         load(project, *arguments, **options)
+
+
+def test_enriched_days_of_another_skeleton_are_refused(project, tmp_path, monkeypatch):
+    root = shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(root)
+    write_table(events(ROWS["2026-05-02"][:2]), next(root.rglob("events/2026-05-02.parquet")))
+    PlatformRegistry.open().train("s", target_dates=[dt.date(2026, 5, 2)], stages="skeleton")
+    with pytest.raises(ExecutionError, match=r"since these days were enriched: 2026-05-02\. Run") as caught:
+        load(root, "2026-05-01", "2026-05-02")
+    assert "--enrich-only" in caught.value.hint
+    assert load(root, "2026-05-02", stage="skeleton").rows == 2
+    assert load(root, "2026-05-01").rows == 2
+    PlatformRegistry.open().train("s", target_dates=[dt.date(2026, 5, 2)], stages="enrich")
+    assert load(root, "2026-05-02").rows == 2
 
 
 def test_an_unknown_service_is_named_with_near_matches(project):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Literal, get_args
 
-from daedalus.errors import DefinitionError, did_you_mean
+from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
 from daedalus.platform.project import RunOptions, Stage, final_stage
 from daedalus.platform.registry import PlatformRegistry
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from daedalus.metadata.days import DayStore
     from daedalus.reading import TrainingData
 
 _STAGES = get_args(Stage)
+_SHOWN = 10
 
 
 def load(
@@ -45,7 +47,7 @@ def load(
 
     Raises:
         DefinitionError: no such service or column, or a day that is none.
-        ExecutionError: a day is not there, and which.
+        ExecutionError: a day is not there, or its skeleton was made anew after it was enriched; and which.
     """
     overrides = {} if output_root is None else {"output_root": str(output_root)}
     return load_days(
@@ -85,15 +87,40 @@ def load_days(
     config = registry.config(options)
     definition = registry.facade(config).service(service)
     chosen = stage or final_stage(registry.pipeline(service, config))
+    folder = config.output_path / service
+    store = DayStore(folder / chosen)
+    if chosen == "enriched":
+        _require_of_its_skeleton(service, store, DayStore(folder / "skeleton"), days)
     data = open_days(
         service,
         chosen,
-        DayStore(config.output_path / service / chosen),
+        store,
         days,
         skip_missing=missing == "skip",
         dimensions={one.name: one.dimension for one in definition.columns if one.dimension is not None},
     )
     return data if columns is None else data.select(columns)
+
+
+def _require_of_its_skeleton(
+    service: str, enriched: DayStore, skeleton: DayStore, days: Sequence[dt.date]
+) -> None:
+    """Refuse enriched days whose skeleton was made anew since; where that is gone, nothing contradicts them."""
+    outdated = []
+    for day in days:
+        made, rows = enriched.manifest(day), skeleton.manifest(day)
+        if made is None or rows is None:
+            continue
+        if made.fingerprint.get("skeleton", {}).get("content") != rows.content_hash:
+            outdated.append(day.isoformat())
+    if outdated:
+        shown = ", ".join(outdated[:_SHOWN]) + (" ..." if len(outdated) > _SHOWN else "")
+        raise ExecutionError(
+            f"the skeleton has changed since these days were enriched: {shown}",
+            where=str(enriched.root),
+            hint=f"Run daeda pipeline train {service} --enrich-only for them, or take stage='skeleton'",
+            day=outdated[0],
+        )
 
 
 def _days(start: dt.date | str, end: dt.date | str | None) -> list[dt.date]:
