@@ -99,7 +99,7 @@ def keep_rows(order, keep):  # type: ignore[no-untyped-def]
         rows[count] = row
         count += keep[row]
     before[len(order)] = count
-    return rows[:count].copy(), before
+    return rows[:count], before
 
 
 @compiled

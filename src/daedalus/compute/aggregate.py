@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from daedalus.catalog.aggregation import AggregationSpec
+from daedalus.catalog.aggregation import AggregationSpec, Operation
 from daedalus.compute.checks import check_specs, output_field
 from daedalus.compute.conditions import Session, condition_fragment
 from daedalus.compute.finders import DuckDBFinder, KernelFinder, PolarsFinder
@@ -190,9 +190,10 @@ class Aggregation:
             )
             # What many specs share comes first: threads that need it would wait for the one that makes it.
             self._each(workspace.layout, _one_per_layout(checked, histories))
-            self._views = self._each(lambda spec: View(spec, workspace), checked)
-            _find_widest(self._views)
-            self._each(prepare_rows, [view for view in self._views if view.widest is view])
+            families = _families(checked, histories)
+            made = self._each(lambda family: _views(family, checked, workspace), families)
+            views = {place: view for family in made for place, view in family.items()}
+            self._views = [views[place] for place in range(len(checked))]
         except BaseException:
             self._session.close()
             raise
@@ -236,10 +237,29 @@ def _one_per_layout(
     return sorted(found.values(), key=lambda spec: -histories[spec.history_view].num_rows)
 
 
-def _find_widest(views: Sequence[View]) -> None:
-    """Tell views whose specs are equal but for the window which of them sees furthest back."""
-    for view, widest in zip(views, widest_of([view.spec for view in views]), strict=True):
-        view.share(views[widest])
+def _families(specs: Sequence[AggregationSpec], histories: Mapping[str | None, pa.Table]) -> list[list[int]]:
+    """The places of specs that are equal but for their windows, the longest window first; long work first."""
+    found: dict[int, list[int]] = {}
+    for place, widest in enumerate(widest_of(specs)):
+        family = found.setdefault(widest, [widest])
+        if place != widest:
+            family.append(place)
+
+    def cost(family: list[int]) -> tuple[bool, int]:
+        spec = specs[family[0]]
+        return spec.operation is Operation.FLATTEN_DISTINCT, histories[spec.history_view].num_rows
+
+    return sorted(found.values(), key=cost, reverse=True)
+
+
+def _views(family: Sequence[int], specs: Sequence[AggregationSpec], workspace: Workspace) -> dict[int, View]:
+    """The views of a family, which know the one that sees furthest back, ready to gather rows from."""
+    views = {place: View(specs[place], workspace) for place in family}
+    widest = views[family[0]]
+    for view in views.values():
+        view.share(widest)
+    prepare_rows(widest)
+    return views
 
 
 def _threads(config: Mapping[str, Any] | None) -> int:

@@ -209,8 +209,9 @@ def prepare_distinct(view: View) -> tuple[NDArray[np.int64], NDArray[np.int32], 
 
 def _elements(view: View) -> tuple[NDArray[np.int32], NDArray[np.int64], pa.Array]:
     """The kept lists' elements in order: their dense numbers, where each list begins, the values."""
-    lists = take_rows(view.values(), view.selection.rows)
-    kept = lists.cast(pa.large_list(lists.type.value_type))
+    kept = take_rows(view.values(), view.selection.rows)
+    if not pa.types.is_list(kept.type):
+        kept = kept.cast(pa.large_list(kept.type.value_type))
     flat = kept.flatten()
     lengths = pc.list_value_length(kept).to_numpy(zero_copy_only=False)
     first = np.zeros(len(kept) + 1, np.int64)
