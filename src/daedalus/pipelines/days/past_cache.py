@@ -261,7 +261,7 @@ def past_files(context: DayContext) -> dict[Scan, list[Path]]:
         if isinstance(operator, Scan) and reads_all_past(context, operator):
             with contextlib.suppress(NotExactError):
                 found[operator] = PastCache(context, operator).files(context.day)
-    return found
+    return {scan: files for scan, files in found.items() if files}
 
 
 def sweep_past(context: DayContext, days: Iterable[dt.date]) -> None:
