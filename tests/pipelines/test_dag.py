@@ -395,6 +395,26 @@ def _join_on_nothing(pipeline: Body) -> None:
     del operator(pipeline, "join_users")["on"]
 
 
+def _spine_without_order(pipeline: Body) -> None:
+    operator(pipeline, "events")["ordered"] = False
+
+
+def _versions_without_order(pipeline: Body) -> None:
+    operator(pipeline, "users")["ordered"] = False
+
+
+def _field_twice(pipeline: Body) -> None:
+    operator(pipeline, "events")["columns"].append("event")
+
+
+def _kept_per_nothing(pipeline: Body) -> None:
+    operator(pipeline, "users")["keep"] = "newest"
+
+
+def _no_name(pipeline: Body) -> None:
+    operator(pipeline, "sink")["name"] = ""
+
+
 REFUSALS: list[tuple[Callable[[Body], None], str]] = [
     (_cycle, "operator target_rows: input 'join_qid' is made by 'join_qid'"),
     (_own_input, "operator target_rows: input 'target_rows'"),
@@ -435,6 +455,11 @@ REFUSALS: list[tuple[Callable[[Body], None], str]] = [
     (_unknown_run_relation, "operator qid_map: unknown relation 'run:qidmap' of the run. Did you mean"),
     (_three_columns_of_the_map, "operator qid_map: it has 3 columns. Name a session's and a number's"),
     (_join_on_nothing, "operator join_users: it joins on nothing. Write on:"),
+    (_spine_without_order, "operator rolling: its input has no total order. Set ordered: true"),
+    (_versions_without_order, "operator join_users: its input has no total order"),
+    (_field_twice, "operator events: column 'event' is read twice"),
+    (_kept_per_nothing, "operator users: keep without keys"),
+    (_no_name, "a sink has no name"),
     (_bad_spec, "operator rolling, specs"),
     (_subquery, "operator target_rows, predicate"),
     (_no_sink, "a pipeline ends with one sink"),

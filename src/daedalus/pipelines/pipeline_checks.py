@@ -9,6 +9,7 @@ from daedalus.compute.sql_tier import sql_refusal
 from daedalus.errors import CompileError, did_you_mean
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.operators import (
+    ROW,
     ArrowUdfTransform,
     Engine,
     Filter,
@@ -106,6 +107,10 @@ def _check_graph(pipeline: OperatorPipeline, where: str) -> None:
     made: set[str] = set()
     everything = {operator.output for operator in pipeline}
     for operator in pipeline:
+        if not operator.name.strip() or not operator.output.strip():
+            raise CompileError(
+                f"a {operator.op_kind} has no name", where=where, hint="Give it one that no other has"
+            )
         if operator.name in names:
             raise CompileError(
                 f"operator name {operator.name!r} is used twice", where=where, hint="Rename one"
@@ -221,6 +226,12 @@ def _check_sink(pipeline: OperatorPipeline, where: str) -> None:
         raise CompileError(
             f"a pipeline ends with one sink, this one has {len(sinks)}", where=where, hint="Put it last"
         )
+    if ROW not in relation_columns(pipeline)[sinks[0].inputs[0]]:
+        raise CompileError(
+            "its rows have no total order",
+            where=_place(where, sinks[0]),
+            hint="Set ordered: true in the scan that they begin with",
+        )
     _check_sessions(pipeline, sinks[0], where)
     _check_place(pipeline, sinks[0], where)
     seen_enrich = ""
@@ -274,6 +285,12 @@ def _check_sessions(pipeline: OperatorPipeline, sink: AnyOperator, where: str) -
             hint=did_you_mean(sink.sessions_from, columns),
         )
     names = columns[sink.sessions_from]
+    if ROW not in names:
+        raise CompileError(
+            f"sessions_from {sink.sessions_from!r} has no total order",
+            where=_place(where, sink),
+            hint="Set ordered: true in the scan it begins with",
+        )
     if sink.session_column not in names:
         raise CompileError(
             f"its input has no column {sink.session_column!r}",

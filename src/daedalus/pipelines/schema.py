@@ -47,8 +47,7 @@ def relation_columns(pipeline: OperatorPipeline) -> dict[str, Names]:
 def _columns(operator: AnyOperator, inputs: list[Names], place: str) -> Names:
     match operator:
         case Scan():
-            _require((column for _, column in operator.restrict), inputs[0] if inputs else (), place)
-            return (*operator.columns, TICK, *((ROW,) if operator.ordered else ()))
+            return _scanned(operator, inputs, place)
         case Filter():
             filter_fragments(operator, inputs[0], place)
             return inputs[0]
@@ -64,6 +63,7 @@ def _columns(operator: AnyOperator, inputs: list[Names], place: str) -> Names:
             known = (operator.created_column,) if operator.created_column else ()
             rights = (right for _, right in (*operator.on, *operator.columns))
             _require((*rights, *known), inputs[1], place)
+            _require_positions(inputs[1] if operator.columns else inputs[0], place)
             _check_specs(operator, inputs, place)
             added = [name for name, _ in operator.columns] + [spec.name for spec in operator.specs]
             return _with(inputs[0], added, place)
@@ -81,9 +81,29 @@ def _columns(operator: AnyOperator, inputs: list[Names], place: str) -> Names:
             return inputs[0]
 
 
+def _scanned(scan: Scan, inputs: list[Names], place: str) -> Names:
+    _require((column for _, column in scan.restrict), inputs[0] if inputs else (), place)
+    twice = next((name for name in scan.columns if scan.columns.count(name) > 1), None)
+    if twice is not None:
+        raise CompileError(f"column {twice!r} is read twice", where=place, hint="Remove one")
+    if scan.keep is not None and not scan.keys:
+        raise CompileError("keep without keys", where=place, hint="Name the fields that rows are kept per")
+    return (*scan.columns, TICK, *((ROW,) if scan.ordered else ()))
+
+
+def _require_positions(names: Names, place: str, what: str = "input") -> None:
+    """Rows that are told apart by their time and their place in the total order."""
+    if not {TICK, ROW}.issubset(names):
+        raise CompileError(
+            f"its {what} has no total order", where=place, hint="Set ordered: true in the scan it begins with"
+        )
+
+
 def _check_specs(operator: RollingAggregate | PointInTimeJoin, inputs: list[Names], place: str) -> None:
     """What specs read is there: keys in the rows, the rest in the history that each of them names."""
     own, others = inputs[1], inputs[2:]
+    if operator.specs:
+        _require_positions(inputs[0], place)
     histories: dict[str | None, Names] = {None: own}
     if isinstance(operator, RollingAggregate):
         histories |= {view: names for (view, _), names in zip(operator.histories, others, strict=True)}
@@ -101,6 +121,7 @@ def _check_specs(operator: RollingAggregate | PointInTimeJoin, inputs: list[Name
         history = histories.get(spec.history_view, own)
         value = (spec.value_column,) if spec.value_column else ()
         _require((*spec.group_by, *(value if spec.exclude_self else ())), inputs[0], at)
+        _require_positions(history, at, what="history")
         _require((*spec.history_keys, *value), history, at, what="history")
         if spec.condition is not None:
             _checked(spec.condition, history, f"{at}, condition", qualifier="hist")
