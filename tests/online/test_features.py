@@ -22,6 +22,7 @@ from daedalus.online import EVENT_TIME, OnlineStoreConfig, ReadRequest, RedisOnl
 from daedalus.online.json_values import typed
 from daedalus.online.pushing import read_rows
 from daedalus.platform import PlatformRegistry
+from daedalus.platform.materialization import materialize_view
 from daedalus.platform.online import get_online, online_service, online_store, push_online, rolling_plan
 from daedalus.platform.online_loading import materialize_online
 from pipelines.tiny import DAYS, EVENTS, ROWS, SERVICE, USERS, at, column, events, tiny, users
@@ -306,6 +307,25 @@ def test_defaults_stand_for_null_as_in_training(tmp_path: Path, redis_server: Re
     found = get_online(registry, "s", table.select(["user_id", "artwork_id"]).to_pylist(), as_of=INSTANT)
     assert found.values.to_pylist() == table.to_pylist()
     assert found.origins["fee"] == "view users"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "until"),
+    [
+        ("DATE", dt.date(2026, 5, 2), "2026-05-02T01:00"),
+        ("TIMESTAMP_S", at("2026-05-02 08:00:01"), "2026-05-02T08:00:01.300"),
+        ("TIMESTAMP_MS", at("2026-05-02 08:00:00.001"), "2026-05-02T08:00:00.001300"),
+    ],
+)
+def test_rows_up_to_an_instant_between_two_ticks_of_their_time(
+    tmp_path: Path, dtype: str, value: Any, until: str
+) -> None:
+    times = pa.array([value, value + dt.timedelta(days=1)], to_arrow(dtype))
+    view = {"online": True, "fields": [*USERS["fields"], {"name": "updated_at", "dtype": dtype}]}
+    rows = users((1, "2026-05-01", "a"), (2, "2026-05-01", "b")).set_column(1, "updated_at", times)
+    registry = PlatformRegistry.open(tiny(tmp_path, users_view=view, data={"users/a.parquet": rows}).root)
+    with materialize_view(registry, "users", until) as snapshot:
+        assert [row["tier"] for batch in snapshot.batches for row in batch.to_pylist()] == ["a"]
 
 
 def test_static_columns_are_joined_to_events_and_candidates(

@@ -29,6 +29,8 @@ _NESTED = ("STRUCT", "MAP", "UNION")
 _INSTANTS = ("TIMESTAMP", "TIMESTAMPTZ")
 #: Microseconds in what a dtype counts, where that is not one.
 _TICK_US = {"TIMESTAMP_NS": 0.001, "TIMESTAMP_MS": 1_000, "TIMESTAMP_S": 1_000_000}
+#: Microseconds between two values of dtypes that are coarser.
+_COARSE_US = {"TIMESTAMP_MS": 1_000, "TIMESTAMP_S": 1_000_000, "DATE": 86_400_000_000}
 #: Characters of a value that an error shows.
 _SHOWN = 200
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
@@ -248,11 +250,12 @@ class ViewReader:
         return " WHERE " + " AND ".join(bounds)
 
     def _instant(self, us: int, dtype: str) -> str:
-        """A literal of the column's type at or above the instant (ranges begin and end on whole ticks)."""
+        """The first value of the column's type that is not before the instant; casts would round to the nearest."""
         if dtype in INTEGERS:
             unit = UNIT_US[self.view.source.timestamp_unit]
             return str(ticks_of(us, unit, up=True))
-        return f"CAST(make_timestamp({us}) AS {dtype})"
+        coarse = _COARSE_US.get(dtype, 1)
+        return f"CAST(make_timestamp({ticks_of(us, coarse, up=True) * coarse}) AS {dtype})"
 
 
 def _match(view: FeatureViewDef, schema: dict[str, str]) -> list[ViewColumn]:
