@@ -23,7 +23,8 @@ from pipelines.golden_data import DAY, EVENTS, VIEW, at, golden_project, tables
 from pipelines.materializing import materialize, materialize_and_die, rows_of, without_embeddings
 from pipelines.test_parity import COVERED, SERVICES, _same
 from pipelines.test_random_projects import View, World
-from pipelines.tiny import tiny
+from pipelines.tiny import EVENTS as VIEW_OF_EVENTS
+from pipelines.tiny import ROWS, events, tiny
 from support.day_oracle import DAY_US, DayOracle, Row
 from support.pixai import make_project
 from support.project import ENGINES, Project
@@ -268,6 +269,30 @@ def test_rows_can_be_asked_for(tmp_path):
     ]
     with pytest.raises(DefinitionError, match="lack the key 'artwork_id'"):
         materialize(tiny(tmp_path), "s", INSTANT, entities=asked.drop_columns("artwork_id"))
+
+
+@pytest.mark.parametrize("dtype", ["TIMESTAMP_S", "TIMESTAMP_MS"])
+def test_a_spine_of_coarse_times_beside_a_view_of_nanoseconds(tmp_path, dtype):
+    kind = pa.timestamp("s" if dtype == "TIMESTAMP_S" else "ms")
+    data = {}
+    for day, rows in ROWS.items():
+        table = events(rows)
+        data[f"events/{day}.parquet"] = table.set_column(1, "ts", table["ts"].cast(kind))
+    project = tiny(
+        tmp_path,
+        events_view={"fields": [*VIEW_OF_EVENTS["fields"], {"name": "ts", "dtype": dtype}]},
+        users_view={
+            "fields": [{"name": "tier", "dtype": "TEXT"}, {"name": "updated_at", "dtype": "TIMESTAMP_NS"}]
+        },
+        data=data,
+    )
+    result = materialize(project, "s", "2026-05-02T08:45:00.300")
+    rows = rows_of(result)
+    assert rows["tier"].to_pylist() == ["pro", "pro", "pro", None]
+    shown = "08:45:00" if dtype == "TIMESTAMP_S" else "08:45:00.300"
+    assert {str(one) for one in rows["ts"].cast(pa.timestamp("ms")).to_pylist()} == {
+        str(dt.datetime.fromisoformat(f"2026-05-02 {shown}"))
+    }
 
 
 def test_embeddings_are_filled(tmp_path):

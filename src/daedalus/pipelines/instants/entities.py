@@ -131,6 +131,6 @@ def _instant_sql(view: FeatureViewDef, dtype: str, as_of: AsOf, per_second: int)
         unit = UNIT_US[view.source.timestamp_unit]
         value = as_of.ticks if unit < 1 else ticks // round(unit)
         return f"CAST({value} AS {dtype})"
-    if per_second == 1_000_000_000:
-        return f"CAST(make_timestamp_ns({as_of.ticks}) AS {dtype})"
-    return f"CAST(make_timestamp({as_of.ticks}) AS {dtype})"
+    if dtype == "TIMESTAMP_NS" and per_second == 1_000_000_000:
+        return f"make_timestamp_ns({as_of.ticks})"
+    return f"CAST(make_timestamp({as_of.ticks * 1_000_000 // per_second}) AS {dtype})"
