@@ -141,7 +141,8 @@ class ParquetSink:
         pool = self._pools[(len(self._shards) - 1) % len(self._pools)]
         while len(self._writing) >= self._groups:
             self._finish_one()
-        self._writing.append(pool.submit(self._shards[-1].write, group, sample, last=last))
+        # In a list, from which it is taken: what is submitted is held until it is done.
+        self._writing.append(pool.submit(self._shards[-1].write, [group], sample, last=last))
 
     def _finish_one(self) -> None:
         """Wait for the oldest row group under way."""
@@ -164,8 +165,9 @@ class _Shard:
         self._writer: pq.ParquetWriter | None = None
         self._parts: list[Sketches] = []
 
-    def write(self, group: pa.Table, sample: int, *, last: bool) -> Sketches:
-        """Append a row group; after the last the file is whole, and its columns' sketches are returned."""
+    def write(self, groups: list[pa.Table], sample: int, *, last: bool) -> Sketches:
+        """Append a row group, taken from the list; after the last the file is whole: its columns' sketches."""
+        group = groups.pop()
         with self._timed("sink", "write", group.num_rows):
             if self._writer is None:
                 dictionaries = dictionary_columns(group)
