@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from daedalus.pipelines.days import held_history, history_cache, history_selections
+from daedalus.pipelines.days import held_history, history_cache, history_selections, plain_files
 from daedalus.pipelines.operators import ROW
 from support.project import Project, Run, write_project
 
@@ -182,8 +182,18 @@ def test_arrow_makes_the_history_that_sql_makes(
         return whole(self, within)
 
     monkeypatch.setattr(held_history.HeldHistory, "rows", rows)
+    read = plain_files.PlainFiles.read
+    plain: list[pa.Table | None] = []
+
+    def read_plainly(self: plain_files.PlainFiles, within: Any, most: int) -> pa.Table | None:
+        plain.append(read(self, within, most))
+        return plain[-1]
+
+    monkeypatch.setattr(plain_files.PlainFiles, "read", read_plainly)
     in_arrow = project.run("s", DAYS, output_root=str(tmp_path / "arrow"))
     assert len(pieces) == 1  # small days are read together
+    assert [table is not None for table in plain] == [True]
+    monkeypatch.setattr(plain_files.PlainFiles, "read", lambda *_: None)
     monkeypatch.setattr(history_cache, "_ROWS_AT_ONCE", 1)
     monkeypatch.setattr(history_cache, "_MOST_ROWS", 30)
     in_pieces = project.run("s", DAYS, output_root=str(tmp_path / "pieces"))

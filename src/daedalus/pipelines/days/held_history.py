@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from daedalus.pipelines.days.latest_rows import LatestRows, same_keys
+from daedalus.pipelines.days.plain_files import PlainFiles, decoded
 from daedalus.pipelines.days.relations import DayRelations
 from daedalus.pipelines.days.total_order import SIMPLE, TotalOrder, has_instants, ordering_columns
 from daedalus.pipelines.duckdb_session import fewer_threads
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.days.context import DayContext
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
     from daedalus.storage.sources.base import TickRange
+    from daedalus.storage.view_reader import ViewReader
 
 #: Of `memory_limit`, what the rows of a piece may take, and what the views beside them.
 _SHARE = 0.1
@@ -119,12 +121,10 @@ class HeldHistory:
         profile = self.graph.profile
         for operator in self._path[1:]:
             with profile.shared(operator.name, "history", table.num_rows):
-                table = (
-                    self._filtered(operator, table)
-                    if isinstance(operator, Filter)
-                    else self._joined(operator, table)
-                )
-        return table
+                step = self._filtered if isinstance(operator, Filter) else self._joined
+                table = step(operator, table)
+        with profile.shared(self.spine.name, "history"):
+            return decoded(table)
 
     # ------------------------------------------------------------------ the spine
 
@@ -133,14 +133,31 @@ class HeldHistory:
         base, reader = self._relations.scan_rows(scan, within)
         wanted = [*scan.columns, TICK]
         names = [*wanted, *ordering_columns(reader, wanted)]
-        sql = f"SELECT {', '.join(map(quote_ident, names))} FROM ({base})"
-        rows = self._read(sql).combine_chunks()
+        rows = self._plain_rows(reader, names, within)
+        if rows is None:
+            sql = f"SELECT {', '.join(map(quote_ident, names))} FROM ({base})"
+            rows = self._read(sql).combine_chunks()
         with self.graph.profile.shared(scan.name, "history", rows.num_rows):
             ordered = TotalOrder(reader, self.graph, scan.name).sorted(rows, base)
         if ordered is None:
             self._relations.context.sources.verify_unchanged()  # says which file is another by now
             raise TooManyRowsError
         return ordered.select(wanted)
+
+    def _plain_rows(self, reader: ViewReader, names: Sequence[str], within: TickRange) -> pa.Table | None:
+        """The rows as their files have them; None where SQL has to read them, or to find what orders them."""
+        context, scan = self._relations.context, self.spine
+        if scan.predicate or not set(reader.order_by()).issubset(names):
+            return None
+        source = context.sources.source(scan.source_ref)
+        fields = [name for name in names if name != TICK]
+        plain = PlainFiles(reader, source, fields, context.ticks_per_second)
+        with self.graph.profile.shared(scan.name, "read"):
+            try:
+                found = plain.read(within, self._most)
+            except MemoryError:
+                raise TooManyRowsError from None
+        return None if found is None else found.select(names)
 
     def _read(self, sql: str) -> pa.Table:
         try:
@@ -158,7 +175,7 @@ class HeldHistory:
         if predicate is None:
             return table
         names = [name for name in types if name in predicate.columns]
-        given = table.select(names).append_column(ROW, pa.array(np.arange(table.num_rows)))
+        given = decoded(table.select(names)).append_column(ROW, pa.array(np.arange(table.num_rows)))
         registered = f"__rows_of_{operator.name}"
         floats = [name for name in names if types[name] in FLOATS]
         apart = ", ".join(f"{apart_from_source(quote_ident(name))} AS {quote_ident(name)}" for name in floats)

@@ -82,9 +82,10 @@ class LatestRows:
 
     def places(self, keys: pa.Array) -> Places:
         """Where the row of each key stands; -1 where the key is NULL or has none."""
-        if not is_text(keys.type):
+        codes = pa.types.is_dictionary(keys.type)
+        if not codes and not is_text(keys.type):
             return self._index.find(keys)
-        encoded = keys.dictionary_encode()
+        encoded = keys if codes else keys.dictionary_encode()
         found = np.append(self._index.find(encoded.dictionary), -1)
         indices = encoded.indices
         places: Places = found[(indices.fill_null(-1) if indices.null_count else indices).to_numpy()]
