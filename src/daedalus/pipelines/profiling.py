@@ -40,7 +40,7 @@ class Measure:
     """What one step of one operator took, in one day or summed over days.
 
     Attributes:
-        step: `sql`, `plan`, `read cache`, `aggregate`, `function`, `hash`, `write` ..., or `total`.
+        step: `sql`, `plan`, `read`, `history`, `write cache`, `aggregate`, `function`, `hash`, `write` ..., or `total`.
         calls: how often it ran.
         wall: seconds.
         cpu: seconds over all threads.
