@@ -35,6 +35,7 @@ EVENTS: dict[str, Any] = {
         {"name": "session", "dtype": "TEXT"},
     ],
 }
+NOTE = {"name": "note", "dtype": "TEXT"}
 ITEMS: dict[str, Any] = {
     "name": "items",
     "entity": "item",
@@ -109,6 +110,7 @@ def _tables(seed: int) -> dict[str, pa.Table]:
             ),
             "tags": pa.array([draw.choice([None, [], [1, None]]) for _ in range(rows)], pa.list_(pa.int32())),
             "session": pa.array([draw.choice(["a", "b", None]) for _ in range(rows)], pa.string()),
+            "note": pa.array([f"n{draw.randrange(99)}" for _ in range(rows)], pa.string()),
         }
     )
     # Several at one time; lists order nothing, so they depend on what does.
@@ -138,13 +140,14 @@ def _tables(seed: int) -> dict[str, pa.Table]:
     }
 
 
-def _project(root: Path, seed: int, *, covered: bool) -> Project:
+def _project(root: Path, seed: int, *, covered: bool, noted: bool = False) -> Project:
+    """Where `noted`, the events have a column that orders them, and that nothing reads."""
     coverage: dict[str, Any] = {"enabled": covered}
     if covered:
         coverage |= {"events": ["like"], "id_column": "item_id", "id_relation": "data/ids"}
     return write_project(
         root,
-        views=[EVENTS, ITEMS, MADE],
+        views=[EVENTS | {"fields": [*EVENTS["fields"], *([NOTE] if noted else [])]}, ITEMS, MADE],
         services=[SERVICE],
         entities=ENTITIES,
         data=_tables(seed),
@@ -169,11 +172,11 @@ def _bytes(run: Run) -> dict[str, Any]:
     return {day: run.files(day) for day in DAYS}
 
 
-@pytest.mark.parametrize(("seed", "covered"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("seed", "covered", "noted"), [(1, False, False), (2, True, True)])
 def test_arrow_makes_the_history_that_sql_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, covered: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, covered: bool, noted: bool
 ) -> None:
-    project = _project(tmp_path, seed, covered=covered)
+    project = _project(tmp_path, seed, covered=covered, noted=noted)
     pieces: list[Any] = []
     whole = held_history.HeldHistory.rows
 
@@ -192,7 +195,7 @@ def test_arrow_makes_the_history_that_sql_makes(
     monkeypatch.setattr(plain_files.PlainFiles, "read", read_plainly)
     in_arrow = project.run("s", DAYS, output_root=str(tmp_path / "arrow"))
     assert len(pieces) == 1  # small days are read together
-    assert [table is not None for table in plain] == [True]
+    assert [table is not None for table in plain] == ([] if noted else [True])
     monkeypatch.setattr(plain_files.PlainFiles, "read", lambda *_: None)
     monkeypatch.setattr(history_cache, "_ROWS_AT_ONCE", 1)
     monkeypatch.setattr(history_cache, "_MOST_ROWS", 30)
