@@ -220,6 +220,9 @@ def test_groups_are_counted_over_the_whole_day(
         ("pipelines.udfs:fails", "by nought"),
         ("list_lenght", "list_length"),
         ("pipelines.udfs:nothing", "nothing"),
+        ("pipelines.udfs:plain", "returned a list, not an Arrow array"),
+        ("pipelines.udfs:NOT_ONE", "is no function, but a int"),
+        ("pipelines.broken_udfs:any", "RuntimeError: not today"),
     ],
 )
 def test_what_is_wrong_with_a_function_names_its_operator(project: Project, function: str, what: str) -> None:

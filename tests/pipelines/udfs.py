@@ -31,3 +31,12 @@ def fails(_values: pa.Array) -> pa.Array:
 def process_id(values: pa.Array) -> pa.Array:
     """Where the function ran."""
     return pa.array([os.getpid()] * len(values), pa.int64())
+
+
+#: Named by mistake.
+NOT_ONE = 1
+
+
+def plain(values: pa.Array) -> list[int]:
+    """No Arrow."""
+    return [1] * len(values)

@@ -7,8 +7,6 @@ depend on nothing else, for it sees the day in chunks of any size.
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from daedalus.errors import DefinitionError, ExecutionError, did_you_mean
+from daedalus.pipelines.function_code import look_in_project
 
 if TYPE_CHECKING:
     from daedalus.pipelines.operators import ArrowUdfTransform
@@ -75,17 +74,17 @@ def resolve_arrow_udf(name: str, where: str = "") -> ArrowUdf:
     """The function of that name: registered, built in, an entry point, or a dotted path `package.module:function`.
 
     Raises:
-        DefinitionError: there is none; with near matches.
+        DefinitionError: there is none, with near matches; its module does not import; or it cannot be called.
     """
     found: Any = _registered.get(name) or _BUILT_IN.get(name)
     if found is None and ":" in name:
         module, _, attribute = name.partition(":")
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # an installed program does not look in the project's folder
+        look_in_project()
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise DefinitionError(f"cannot load {name!r}: {error}", where=where) from error
+        except Exception as error:  # the module is the user's: whatever it raises
+            kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
+            raise DefinitionError(f"cannot load {name!r}: {kind}{error}", where=where) from error
     if found is None:
         matching = entry_points(group=ENTRY_POINT_GROUP, name=name)
         found = next(iter(matching)).load() if matching else None
@@ -93,6 +92,8 @@ def resolve_arrow_udf(name: str, where: str = "") -> ArrowUdf:
         raise DefinitionError(
             f"unknown Arrow UDF {name!r}", where=where, hint=did_you_mean(name, {**_BUILT_IN, **_registered})
         )
+    if not callable(found):
+        raise DefinitionError(f"{name!r} is no function, but a {type(found).__name__}", where=where)
     function: ArrowUdf = found
     return function
 
@@ -109,6 +110,11 @@ def apply_arrow_udf(operator: ArrowUdfTransform, table: pa.Table, kind: pa.DataT
         made = function(*arguments)
     except Exception as error:
         raise ExecutionError(f"{operator.function} failed: {error}", operator=operator.name) from error
+    if not isinstance(made, pa.Array | pa.ChunkedArray):
+        raise ExecutionError(
+            f"{operator.function} returned a {type(made).__name__}, not an Arrow array",
+            operator=operator.name,
+        )
     if len(made) != table.num_rows:
         raise ExecutionError(
             f"{operator.function} returned {len(made)} values for {table.num_rows} rows",
