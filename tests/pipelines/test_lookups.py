@@ -11,8 +11,9 @@ import pytest
 
 from daedalus.errors import SourceError
 from daedalus.metadata.days import DayStore
-from daedalus.pipelines.days import lookup_rows, lookup_versions
+from daedalus.pipelines.days import lookup_order, lookup_plan, lookup_rows, lookup_versions
 from daedalus.pipelines.days import lookups as day_lookups
+from daedalus.pipelines.days import stream as day_stream
 from daedalus.pipelines.days.lookup_plan import LookupPlan
 from support.project import Project, write_project
 
@@ -121,6 +122,8 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
             view("profile", "user", fields | ({"made": "TIMESTAMP"} if created else {}), **more),
             view("pair", ["user", "artwork"], {"score": "DOUBLE"}),
             view("place", "place", {"size": "SMALLINT"}),
+            {"name": "plain", "entity": "place", "source": {"path": "plain"}}
+            | {"fields": [{"name": "note", "dtype": "TEXT"}]},
         ],
         entities=ENTITIES,
         services=[service],
@@ -130,6 +133,9 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
             "profile/b.parquet": pa.table(profile).slice(70),
             "pair/a.parquet": pa.table(pair),
             "place/a.parquet": pa.table(places),
+            "plain/a.parquet": pa.table(
+                {"place_id": ["a", "\u00e4", None, None], "note": ["kept", "dropped", "x", "y"]}
+            ),
         },
     )
 
@@ -138,13 +144,16 @@ def project_of(root: Path, seed: int, service: dict[str, Any] = SERVICE) -> Proj
 def test_they_are_those_of_sql(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = project_of(tmp_path, seed)
     monkeypatch.setattr(day_lookups.os, "cpu_count", lambda: 1 + seed % 3)  # one after another, side by side
+    monkeypatch.setattr(lookup_order, "_MORE", -9 if seed % 2 else 9)  # ties are read again, ordered as held
+    if seed % 4 < 2:
+        monkeypatch.setattr(lookup_versions.VersionReader, "_skips", lambda *_: True)
     monkeypatch.setattr(lookup_versions, "_MANY", 0)
     joined = project.run("s", [DAY], output_root=str(tmp_path / "joined"))
     monkeypatch.setattr(lookup_versions, "_MANY", 1_000)
     beside = project.run("s", [DAY], output_root=str(tmp_path / "beside"))
     assert beside.hashes == joined.hashes
     counted = counters(beside)
-    monkeypatch.setattr(LookupPlan, "of", classmethod(lambda *_: None))
+    monkeypatch.setattr(LookupPlan, "of", lambda *_, **__: None)
     in_sql = project.run("s", [DAY], output_root=str(tmp_path / "sql"))
     assert repr(beside.rows(DAY)) == repr(in_sql.rows(DAY))  # NaN is NaN
     assert beside.hashes == in_sql.hashes
@@ -199,7 +208,7 @@ def test_rows_of_equal_times_stand_in_total_order(
     )
     beside = project.run("s", [DAY], output_root=str(tmp_path / "beside"))
     assert from_arrow == [bool(more)]
-    monkeypatch.setattr(LookupPlan, "of", classmethod(lambda *_: None))
+    monkeypatch.setattr(LookupPlan, "of", lambda *_, **__: None)
     in_sql = project.run("s", [DAY], output_root=str(tmp_path / "sql"))
     assert repr(beside.rows(DAY)) == repr(in_sql.rows(DAY))
     assert beside.hashes == in_sql.hashes
@@ -227,8 +236,116 @@ def test_what_does_not_fit_into_memory_is_joined_in_sql(
     assert dropped == [1]
 
 
-def planned(project: Project) -> set[str]:
+NEWEST: dict[str, Any] = SERVICE | {
+    "views": [
+        {"view": "profile"},
+        {"view": "pair"},
+        {"view": "profile", "alias": "friend", "join": "asof", "on": {"friend_id": "user_id"}},
+        {"view": "place"},
+        {"view": "plain"},
+    ],
+    "derived": [
+        {"name": "sum", "sql": "coalesce(level, 0) + coalesce(friend__level, 0) + coalesce(score, 0)"},
+        {"name": "above", "sql": "score > 0.4"},
+        {"name": "lacks", "sql": "lacking IS NULL"},
+    ],
+    "curation": [{"name": "c", "column": "level", "sql": "CASE WHEN size = 1 THEN 10 ELSE level END"}],
+    "content_filter": [
+        {"name": "f", "sql": "name IS DISTINCT FROM 'bb'"},
+        {"name": "g", "sql": "note IS DISTINCT FROM 'dropped'"},
+    ],
+    "session_column": "place_id",
+    "columns": [
+        *(column for column in SERVICE["columns"] if column != "events:seq"),
+        "events:at",
+        {"ref": "events:seq", "default": 1},
+        "plain:note",
+        "derived:sum",
+        "derived:above",
+        "derived:lacks",
+    ],
+}
+COUNTED = {
+    "aggregation_specs": [
+        {"name": "n", "group_by": ["user_id"], "operation": "count", "window_days": 2},
+        {"name": "m", "group_by": ["user_id"], "value_column": "seq", "operation": "last", "window_days": 9},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("seed", "aggregates", "slice_rows"),
+    [(0, "none", 7), (1, "passed on", 10_000), (2, "read", 10_000), (3, "passed on", 7), (4, "none", 10_000)],
+)
+def test_newest_rows_and_what_sql_reads_are_those_of_sql(
+    seed: int, aggregates: str, slice_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = NEWEST
+    if aggregates != "none":
+        service = service | COUNTED | {"columns": [*service["columns"], "rolling:n", "rolling:m"]}
+    if aggregates == "read":
+        derived = [*service["derived"], {"name": "d", "sql": "n + score"}]
+        service = service | {"derived": derived, "columns": [*service["columns"], "derived:d"]}
+    project = project_of(tmp_path, seed, service)
+    monkeypatch.setattr(day_lookups, "_SLICE_ROWS", slice_rows)
+    monkeypatch.setattr(lookup_order, "_MORE", -9 if seed % 2 else 9)
+    monkeypatch.setattr(lookup_versions, "_MANY", 0 if slice_rows == 7 else 1_000)
+    read = project.run("s", [DAY], output_root=str(tmp_path / "read"))
+    assert read_by_sql(project) == {"join_profile", "join_friend", "join_pair", "join_place", "join_plain"}
+    plan_of = LookupPlan.of
+    monkeypatch.setattr(LookupPlan, "of", lambda *given, **_: plan_of(*given, read=False))
+    assert read_by_sql(project) == set()
+    passed_on = project.run("s", [DAY], output_root=str(tmp_path / "passed_on"))
+    monkeypatch.setattr(LookupPlan, "of", lambda *_, **__: None)
+    in_sql = project.run("s", [DAY], output_root=str(tmp_path / "sql"))
+    assert in_sql.rows(DAY)
+    for other in (read, passed_on):
+        assert repr(other.rows(DAY)) == repr(in_sql.rows(DAY))  # qid, too, which no hash holds
+        assert other.hashes == in_sql.hashes
+        assert counters(other) == counters(in_sql)
+
+
+@pytest.mark.parametrize("aggregates", [False, True])
+def test_held_rows_are_joined_in_slices(
+    aggregates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = NEWEST
+    if aggregates:
+        service = service | COUNTED | {"columns": [*service["columns"], "rolling:n"]}
+    project = project_of(tmp_path, 6, service)
+    expected = project.run("s", [DAY], output_root=str(tmp_path / "beside"))
+    monkeypatch.setattr(lookup_plan, "_is_of_newest", lambda *_: False)
+    monkeypatch.setattr(day_stream, "SLICE_ROWS", 5)
+    assert read_by_sql(project) == {"join_friend"}
+    found = project.run("s", [DAY], output_root=str(tmp_path / "joined"))
+    assert repr(found.rows(DAY)) == repr(expected.rows(DAY))
+    assert found.hashes == expected.hashes
+    assert counters(found) == counters(expected)
+
+
+def read_by_sql(project: Project) -> set[str]:
     plan = LookupPlan.of(project.pipeline("s"), project.catalog(project.config()))
+    return set() if plan is None else {lookup.operator.name for lookup in plan.lookups if lookup.read}
+
+
+def test_rows_that_do_not_fit_into_memory_are_joined_in_sql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = project_of(tmp_path, 1, NEWEST)
+    expected = project.run("s", [DAY], output_root=str(tmp_path / "beside")).hashes
+    monkeypatch.setattr(day_lookups.LookupStream, "_may_fit", lambda *_: False)
+    dropped = []
+    monkeypatch.setattr(
+        day_lookups.LookupStream,
+        "drop",
+        lambda self, drop=day_lookups.LookupStream.drop: (dropped.append(1), drop(self)),
+    )
+    assert project.run("s", [DAY], output_root=str(tmp_path / "sql")).hashes == expected
+    assert dropped == [1]
+
+
+def planned(project: Project) -> set[str]:
+    plan = LookupPlan.of(project.pipeline("s"), project.catalog(project.config()), read=False)
     return set() if plan is None else {lookup.operator.name for lookup in plan.lookups}
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from daedalus.catalog.registry import FeatureCatalog
     from daedalus.pipelines.days.context import DayContext
+    from daedalus.pipelines.days.lookup_plan import Lookup
     from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
 
@@ -126,7 +127,7 @@ def explain_pipeline(
     columns = relation_columns(pipeline)
     kept = kept_relations(pipeline)
     plan = LookupPlan.of(pipeline, catalog)
-    beside = {lookup.operator.name for lookup in plan.lookups} if plan is not None else set()
+    beside = {lookup.operator.name: _place(lookup) for lookup in plan.lookups} if plan is not None else {}
     statements = {} if day is None else _statements(pipeline, catalog, config, day)
     explained = [
         ExplainedOperator(
@@ -138,7 +139,7 @@ def explain_pipeline(
             columns=output_names(columns, operator.output),
             kept=operator.output in kept,
             sql=statements.get(operator.name, ""),
-            detail="beside the finished rows" if operator.name in beside else _detail(operator),
+            detail=beside.get(operator.name) or _detail(operator),
         )
         for operator in pipeline
     ]
@@ -149,6 +150,11 @@ def explain_pipeline(
         day="" if day is None else day.isoformat(),
         operators=tuple(explained),
     )
+
+
+def _place(lookup: Lookup) -> str:
+    """Where a lookup happens that is no join in SQL."""
+    return f"beside the rows, for {', '.join(lookup.read)}" if lookup.read else "beside the finished rows"
 
 
 def _detail(operator: AnyOperator) -> str:

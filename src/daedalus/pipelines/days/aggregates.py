@@ -218,7 +218,7 @@ class DayAggregate:
         columns = [*spine_columns(keyed.specs, self._graph.types(self._rows)), ROW]
         names = ", ".join(quote_ident(name) for name in columns)
         sql = f"SELECT {names} FROM {quote_ident(self._rows)}"
-        return _Rows(sql, keyed.keys, self._rows, sorted=False)
+        return _Rows(sql, keyed.keys, self._rows, sorted=self._graph.held(self._rows) is not None)
 
     def _history(self, keyed: _Keyed, name: str) -> _Rows:
         spec, wanted = keyed.source[name], {column.lower() for column in keyed.wanted[name]}
@@ -251,7 +251,7 @@ class DayAggregate:
 
     def _picked(self, rows: _Rows) -> pa.Table | None:
         """The rows where they lie picked beside the files."""
-        if not rows.sorted:
+        if rows.relation not in self._in_files:
             return None
         return self._in_files[rows.relation].read(rows.items, rows.where, rows.relation)
 

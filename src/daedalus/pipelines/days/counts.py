@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow.compute as pc
+
 from daedalus.pipelines.days.context import DAY_US, day_start_us
 from daedalus.pipelines.operators import TICK, Filter, Join, PointInTimeJoin, Project, Scan
 from daedalus.pipelines.run_sources import is_run_relation
@@ -180,6 +183,10 @@ def _is_light(operator: AnyOperator) -> bool:
 def _count(relations: DayRelations, name: str) -> int:
     """The relation's rows of the target day."""
     graph, tick = relations.graph, relations.context.tick
+    held = graph.held(name)
+    if held is not None and TICK in held.column_names:  # a filter is slow to reach Arrow
+        ticks = pc.fill_null(held[TICK], tick.day_end)
+        return int(np.count_nonzero((ticks.to_numpy() >= tick.day_start) & (ticks.to_numpy() < tick.day_end)))
     inside = (
         f" WHERE {TICK} >= {tick.day_start} AND {TICK} < {tick.day_end}" if TICK in graph.types(name) else ""
     )

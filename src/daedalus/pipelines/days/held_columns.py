@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from daedalus.pipelines.operators import AnyOperator
 
+#: What an operator says of relations, whose names are made of those of columns.
+_OF_RELATIONS = ("name", "inputs", "output")
+
 
 @dataclass(frozen=True, slots=True)
 class HeldColumns:
@@ -82,8 +85,11 @@ def _passed(column: ProjectColumn, free: set[str]) -> str:
 
 
 def _text(operator: AnyOperator) -> str:
-    """All that the operator says, for those whose expressions have no place of their own."""
-    return "" if isinstance(operator, Project | Filter) else str(operator.to_dict())
+    """All that the operator says of columns, for those whose expressions have no place of their own."""
+    if isinstance(operator, Project | Filter):
+        return ""
+    said = operator.to_dict()
+    return str([value for key, value in said.items() if key not in _OF_RELATIONS])
 
 
 def _reads(name: str, operator: AnyOperator, text: str) -> bool:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+#: The time of a row without one.
+_NEVER = int(np.iinfo(np.int64).min)
+
 
 def may_be_found(  # noqa: PLR0917
     codes: Any, ticks: Any, available: Any, low: int, high: int, newest: Any
@@ -125,6 +128,25 @@ def find_versions(  # noqa: PLR0917
             found = best[low - 1]
             if alive < 0 or ticks[found] >= times[i] - alive:
                 out[i] = found
+
+
+def newest_of_codes(starts: Any, best: Any, out: Any) -> None:
+    """`out[c]` is the best version of code `c`; the place behind the last version for none."""
+    for code in range(out.size):
+        out[code] = best[starts[code + 1] - 1] if starts[code + 1] > starts[code] else best.size
+
+
+def find_newest(codes: Any, times: Any, newest: Any, ticks: Any, alive: int, out: Any) -> None:  # noqa: PLR0917
+    """`out[i]` is the newest version of `codes[i]`; the last place for none.
+
+    A code of -1 finds nothing. `alive` is how old a version may be at `times[i]`, in ticks; negative for any age.
+    """
+    none = ticks.size
+    for i in range(codes.size):
+        found = none if codes[i] < 0 else newest[codes[i]]
+        if alive >= 0 and found != none and (times[i] == _NEVER or ticks[found] < times[i] - alive):
+            found = none
+        out[i] = found
 
 
 def tied(codes: Any, ticks: Any) -> Any:

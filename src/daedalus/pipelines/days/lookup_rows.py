@@ -18,6 +18,8 @@ from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from daedalus.pipelines.days.relations import DayRelations
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.storage.view_reader import ViewReader
@@ -30,7 +32,8 @@ _INSTANTS = (INTEGERS - {"HUGEINT"}) | {
     "TIMESTAMP_NS",
     "DATE",
 }
-_SIMPLE = _INSTANTS | {"FLOAT", "DOUBLE", "VARCHAR", "BOOLEAN"}
+#: Types whose values DuckDB takes from Arrow as it gave them.
+COMES_BACK = _INSTANTS | {"FLOAT", "DOUBLE", "VARCHAR", "BOOLEAN"}
 _READ_ROWS = 262_144
 
 
@@ -54,10 +57,10 @@ class HeldRows:
         relations = self._relations
         scan = _bare_scan(relations.context.pipeline, self._name)
         if scan is None or not relations.context.sources.is_local(scan.source_ref):
-            return self._graph.hold(self._name, _READ_ROWS, self._memory, _by_position)
+            return self._graph.hold(self._name, _READ_ROWS, self._memory, in_order)
         base, reader = relations.scan_rows(scan)
         if not _is_instant(reader):
-            return self._graph.hold(self._name, _READ_ROWS, self._memory, _by_position)
+            return self._graph.hold(self._name, _READ_ROWS, self._memory, in_order)
         relations.add_unnumbered(scan)
         found = self._graph.hold(
             self._name, _READ_ROWS, self._memory, lambda rows: self._in_total_order(rows, base, reader)
@@ -122,11 +125,28 @@ def _is_instant(reader: ViewReader) -> bool:
 def _comes_back_from_arrow(rows: pa.Table, reader: ViewReader) -> bool:
     """Whether the rows hold what orders them, all of types that DuckDB takes from Arrow as it gave them."""
     types = {reader.columns[name].dtype for name in rows.column_names if name not in (ROW, TICK)}
-    return _SIMPLE.issuperset(types) and set(reader.order_by()).issubset(rows.column_names)
+    return COMES_BACK.issuperset(types) and set(reader.order_by()).issubset(rows.column_names)
 
 
-def _by_position(table: pa.Table) -> pa.Table:
+def in_order(table: pa.Table) -> pa.Table:
+    """The rows in order of `__row`."""
     rows = table[ROW].to_numpy()
     if (rows[1:] > rows[:-1]).all():
         return table
     return table.take(pa.array(rows.argsort())).combine_chunks()
+
+
+def beside(made: pa.Table, rows: pa.Table, passed: Mapping[str, str]) -> pa.Table:
+    """What SQL made of some of the rows, with their own columns.
+
+    Args:
+        made: in order of `__row`.
+        rows: in the same order; more of them.
+        passed: new name to column of `rows`.
+    """
+    own = rows.select(list(dict.fromkeys(passed.values())))
+    if made.num_rows < rows.num_rows:
+        places = np.searchsorted(rows[ROW].to_numpy(), made[ROW].to_numpy())
+        own = own.take(pa.array(places))
+    columns = dict(zip(made.column_names, made.columns, strict=True))
+    return pa.table(columns | {name: own[column] for name, column in passed.items()})

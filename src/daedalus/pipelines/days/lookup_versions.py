@@ -3,6 +3,8 @@
 Where a view has few versions per key they are all read, and their keys are numbered beside DuckDB. Otherwise DuckDB
 joins them to the keys, the last days first: a key that has a version there from before the day's rows needs no
 older one. Where versions are daily snapshots, the rest of the source is not read at all.
+
+The newest row of a key is the version that a row of the end of time finds.
 """
 
 from __future__ import annotations
@@ -10,16 +12,17 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
 from daedalus.pipelines.days.lookup_held import HeldVersions, Part
 from daedalus.pipelines.days.lookup_kernels import tied
+from daedalus.pipelines.days.lookup_order import VersionOrder
 from daedalus.pipelines.days.visibility import created_ticks
 from daedalus.pipelines.operator_sql import column_sql
-from daedalus.pipelines.operators import TICK
+from daedalus.pipelines.operators import TICK, Join
 from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.sources.base import TickRange
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.days.lookup_plan import Lookup
     from daedalus.pipelines.days.relations import DayRelations
     from daedalus.storage.embedding_index import IdIndex
+    from daedalus.storage.sources.parquet import ParquetSnapshot
 
 _BATCH_ROWS = 131_072
 #: With fewer versions per key, reading all of them at once is cheaper than reading twice.
@@ -40,7 +44,9 @@ _MANY = 8
 #: How far before the day's first row the first reading goes.
 _RECENT_US = 2 * 86_400_000_000
 _KEY, _CODE, _AVAILABLE, _RANK = "__key", "__code", "__available", "__rank"
-_EARLIEST = np.iinfo(np.int64).min
+_EARLIEST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+#: The time of a version that has none, where the newest is asked for: any other is newer.
+_TIMELESS = _EARLIEST + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,10 @@ class VersionReader:
         times: of the rows, in ticks.
         relations: the day's.
         memory: what the versions take is taken from it.
+
+    Attributes:
+        read_types: DuckDB's, of the columns that other operators read.
+        absent: of these, what the source lacks.
     """
 
     def __init__(
@@ -92,9 +102,21 @@ class VersionReader:
         self._relations = relations
         self._graph = relations.graph
         self._memory = memory
-        self._low = int(times.min()) if len(times) else 0
-        self._high = int(times.max()) if len(times) else 0
-        self._reader = relations.scan_rows(lookup.scan)[1]
+        operator = lookup.operator
+        self._newest = isinstance(operator, Join)
+        self._created_column = "" if isinstance(operator, Join) else operator.created_column
+        self._delay_seconds = 0.0 if isinstance(operator, Join) else operator.delay_seconds
+        self._low = self._high = _LAST if self._newest else 0
+        if len(times) and not self._newest:
+            self._low, self._high = int(times.min()), int(times.max())
+        base, self._reader = relations.scan_rows(lookup.scan)
+        if self._newest and not self._reader.view.timestamp_field:
+            relations.require_unique_view(lookup.scan, base, self._reader)
+
+        self._order = VersionOrder(lookup, keys, self._reader)
+        pairs = dict(lookup.operator.columns)
+        self.read_types = {name: self._reader.columns[pairs[name]].dtype for name in lookup.read}
+        self.absent = frozenset(name for name in lookup.read if self._reader.columns[pairs[name]].absent)
 
     def read(self) -> Versions:
         """The versions.
@@ -114,19 +136,37 @@ class VersionReader:
         self._memory.use(self._name, versions.size)
         return versions
 
-    def _parts(self) -> tuple[tuple[TickRange, TickRange | None], IdIndex | None]:
+    def _whole(self) -> TickRange | None:
+        """The part of the view's time that the scan reads; None is all of it, versions without a time too."""
+        known = self._relations.context.time_range(self._lookup.scan)
+        return known if self._newest else known or TickRange()
+
+    def _parts(self) -> tuple[tuple[TickRange | None, TickRange | None], IdIndex | None]:
         """The parts of the view's time to read, one after the other, and what numbers keys beside SQL."""
-        context, operator = self._relations.context, self._lookup.operator
-        whole = context.time_range(self._lookup.scan) or TickRange()
+        context = self._relations.context
+        whole = self._whole()
+        if whole is None or self._newest:
+            return (whole, None), self._index() if self._has_few() else None
         low_us = self._low * 1_000_000 // context.ticks_per_second
-        cut = low_us - math.ceil(operator.delay_seconds * 1_000_000) - _RECENT_US
+        cut = low_us - math.ceil(self._delay_seconds * 1_000_000) - _RECENT_US
         if (whole.low_us is not None and whole.low_us >= cut) or not cut > _EARLIEST // 2:
             return (whole, None), None
         few = self._has_few()
         if (whole.high_us is not None and whole.high_us <= cut) or few or not self._reader.view.source.path:
             # Each reading of a database is a query of its own.
             return (whole, None), self._index() if few else None
-        return (replace(whole, low_us=cut), replace(whole, high_us=cut)), None
+        recent = replace(whole, low_us=cut)
+        if not self._skips(recent, whole):
+            return (whole, None), None
+        return (recent, replace(whole, high_us=cut)), None
+
+    def _skips(self, part: TickRange, whole: TickRange) -> bool:
+        """Whether reading a part first spares reading much of local files; of others nobody knows."""
+        sources, view = self._relations.context.sources, self._reader.view.name
+        if not sources.is_local(view):
+            return True
+        snapshot = cast("ParquetSnapshot", sources.source(view).snapshot())
+        return 2 * snapshot.rows_touched(part) < snapshot.rows_touched(whole)
 
     def _has_few(self) -> bool:
         """Whether files hold few versions for each key that is asked for; of a database nobody knows beforehand."""
@@ -146,12 +186,15 @@ class VersionReader:
         parts, order = held.finished()
         codes, ticks, available = _joined(parts)
         by_tick = order
-        if self._lookup.operator.created_column:  # else the order of their times is that of availability
+        if self._created_column:  # else the order of their times is that of availability
             by_tick = order[np.lexsort((ticks[order], codes[order]))]
         equal = by_tick[tied(codes[by_tick], ticks[by_tick])]
         values = [pa.Table.from_batches([part.values]) for part in parts]
         ranks = np.zeros(len(codes), np.int64)
-        if len(equal):
+        if len(equal) and self._order.known:
+            equals = pa.concat_tables(values).take(pa.array(equal))
+            ranks[equal] = self._order.ranks(equals, self._graph, self._name)
+        elif len(equal):
             ranked = self._with_ranks(codes[equal], ticks[equal])
             order = np.setdiff1d(order, equal)
             more = (_numbers(ranked, name) for name in (_CODE, TICK, _AVAILABLE, _RANK))
@@ -168,21 +211,23 @@ class VersionReader:
     # ------------------------------------------------------------------ SQL
 
     def _delay(self) -> int:
-        return self._relations.context.tick.of(self._lookup.operator.delay_seconds)
+        return self._relations.context.tick.of(self._delay_seconds)
 
-    def _versions_sql(self, within: TickRange, keys: str, ranked: str = "") -> str:
+    def _versions_sql(self, within: TickRange | None, keys: str, ranked: str = "") -> str:
         """A SELECT of code, times and values of the versions of the rows' keys, in any order.
 
         Args:
-            within: the part of the view's time.
+            within: the part of the view's time; None is all that the scan reads.
             keys: the registered keys; empty for the versions of all keys, and their keys in place of the code.
             ranked: a registered relation of (code, time): only these, numbered in the view's total order.
         """
         operator = self._lookup.operator
         base = self._relations.scan_rows(self._lookup.scan, within)[0]
+        if self._newest:
+            base = f"SELECT * REPLACE (coalesce({TICK}, {_TIMELESS}) AS {TICK}) FROM ({base})"
         known = [f"{TICK} IS NOT NULL"]
         times = [TICK]
-        if operator.created_column:
+        if self._created_column:
             created = self._created()
             times.append(f"greatest({TICK} + {self._delay()}, {created}) AS {_AVAILABLE}")
             known.append(f"{created} IS NOT NULL")
@@ -203,45 +248,47 @@ class VersionReader:
             times.append(f"row_number() OVER (ORDER BY {self._reader.order_sql()}) AS {_RANK}")
             pairs = f"v.{_CODE} = t.c AND v.{TICK} = t.t"
             rows = f"SELECT v.* FROM ({rows}) AS v SEMI JOIN {quote_ident(ranked)} AS t ON {pairs}"
-        looked_up = [f"{quote_ident(column)} AS {quote_ident(name)}" for name, column in operator.columns]
+        looked_up = [f"{quote_ident(column)} AS {quote_ident(name)}" for name, column in self._lookup.given]
+        looked_up += [f"{quote_ident(column)} AS {name}" for name, column in self._order.more]
         named = f"SELECT {', '.join([code, *times, *looked_up])} FROM ({rows})"
         made = [code, *(text.rsplit(" AS ", 1)[-1] for text in times), *self._values()]
+        made += [name for name, _ in self._order.more]
         return f"SELECT {', '.join(made)} FROM ({named})" + (
             f" WHERE {_AVAILABLE} < {self._high}" if ranked else ""
         )
 
     def _created(self) -> str:
-        operator, view = self._lookup.operator, self._reader.view
-        dtype = self._reader.columns[operator.created_column].dtype
+        dtype = self._reader.columns[self._created_column].dtype
+        unit = self._reader.view.source.timestamp_unit
         per_second = self._relations.context.ticks_per_second
-        return created_ticks(
-            quote_ident(operator.created_column), dtype, view.source.timestamp_unit, per_second
-        )
+        return created_ticks(quote_ident(self._created_column), dtype, unit, per_second)
 
     def _values(self) -> list[str]:
-        """The output's expressions over the looked-up columns, under the names that the join gives them."""
-        pairs = dict(self._lookup.operator.columns)
+        """The looked-up columns, those that go to the output as its expressions, under the names of the join."""
+        pairs = dict(self._lookup.given)
         types = {name: self._reader.columns[column].dtype for name, column in pairs.items()}
         absent = frozenset(name for name, column in pairs.items() if self._reader.columns[column].absent)
         by_source = {column.sql: column for column in self._lookup.columns}
         found = []
         for name in types:
             column = by_source.get(quote_ident(name))
-            if column is not None:
-                found.append(f"{column_sql(column, types, absent, self._name)} AS {quote_ident(name)}")
+            value = quote_ident(name) if column is None else column_sql(column, types, absent, self._name)
+            found.append(f"{value} AS {quote_ident(name)}")
         return found
 
     def _missing(self) -> pa.Table:
         """One row: the values of a row without a version."""
         nulls = ", ".join(
             f"CAST(NULL AS {self._reader.columns[column].dtype}) AS {quote_ident(name)}"
-            for name, column in self._lookup.operator.columns
+            for name, column in self._lookup.given
         )
         return self._graph.fetch(f"SELECT {', '.join(self._values())} FROM (SELECT {nulls})", self._name)
 
     # ------------------------------------------------------------------ reading
 
-    def _stream(self, held: HeldVersions, within: TickRange, keys: pa.Table, index: IdIndex | None) -> None:
+    def _stream(
+        self, held: HeldVersions, within: TickRange | None, keys: pa.Table, index: IdIndex | None
+    ) -> None:
         """Hold what a row may find among the versions of these keys, in a part of the view's time."""
         with contextlib.ExitStack() as registered:
             joined_to = "" if index is not None else registered.enter_context(self._registered("keys", keys))
@@ -252,8 +299,7 @@ class VersionReader:
     def _part(self, batch: pa.RecordBatch, index: IdIndex | None) -> Part:
         ticks = np.array(batch.column(TICK))
         codes = np.array(batch.column(_CODE)) if index is None else index.find(batch.column(_KEY))
-        created = bool(self._lookup.operator.created_column)
-        available = np.array(batch.column(_AVAILABLE)) if created else ticks + self._delay()
+        available = np.array(batch.column(_AVAILABLE)) if self._created_column else ticks + self._delay()
         names = [name for name in batch.schema.names if name not in (_KEY, _CODE, TICK, _AVAILABLE)]
         return Part(codes, ticks, available, batch.select(names))
 
@@ -269,12 +315,40 @@ class VersionReader:
     def _with_ranks(self, codes: NDArray[np.int64], ticks: NDArray[np.int64]) -> pa.Table:
         """All versions of these keys and times, numbered by the view's total order."""
         pairs = pa.table({"c": codes, "t": ticks}).group_by(["c", "t"]).aggregate([])
-        whole = self._relations.context.time_range(self._lookup.scan) or TickRange()
         with (
             self._registered("keys", self._keys.distinct) as keys,
             self._registered("tied", pairs) as ties,
         ):
-            return self._graph.fetch(self._versions_sql(whole, keys, ties), self._name)
+            return self._graph.fetch(self._versions_sql(self._whole(), keys, ties), self._name)
+
+
+def numbered_sessions(lookup: Lookup, keys: Keys, relations: DayRelations, memory: MemoryShare) -> Versions:
+    """The numbers of the rows' sessions, as versions without a time.
+
+    Raises:
+        TooManyVersionsError: they take more memory than they may.
+    """
+    graph, name = relations.graph, lookup.operator.name
+    (_, right), names = lookup.operator.on[0], [name for name, _ in lookup.given]
+    given = ", ".join(f"r.{quote_ident(column)} AS {quote_ident(one)}" for one, column in lookup.given)
+    registered = f"__keys_of_{name}"
+    graph.connection.register(registered, keys.distinct)
+    try:
+        session_type = graph.rows(f"DESCRIBE SELECT k0 FROM {quote_ident(registered)}", name)[0][1]
+        rows = graph.fetch(
+            f"SELECT k.code AS {_CODE}, {given} FROM ({relations.session_map(lookup.scan, session_type)}) AS r "
+            f"JOIN {quote_ident(registered)} AS k ON r.{quote_ident(right)} = k.k0 ORDER BY 1",
+            name,
+        )
+    finally:
+        graph.connection.unregister(registered)
+    none = pa.table({one: pa.nulls(1, rows.schema.field(one).type) for one in names})
+    codes = _numbers(rows, _CODE)
+    same: NDArray[np.int64] = np.zeros(len(codes), np.int64)
+    values = pa.concat_tables([rows.select(names), none]).combine_chunks()
+    versions = Versions(codes, same, same, same, values)
+    memory.use(name, versions.size)
+    return versions
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[np.int64]:

@@ -1,8 +1,11 @@
-"""A day whose lookups as of a time are set beside its finished rows.
+"""A day whose lookups are set beside its rows.
 
 Rows get the code of their key once. Of each view's versions, read as a stream, those are held that a row of the
 day can find: the newest that was available before the day's first row, and all that became available since. A
 binary search per row then finds its version, and Arrow takes the values.
+
+The rows are held in Arrow, too, where they fit. Then what other operators read of a lookup is a column of them from
+the beginning, and what those operators make of the rows comes in their order.
 """
 
 from __future__ import annotations
@@ -12,28 +15,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import pyarrow as pa
 
+from daedalus.pipelines.days.context import scan_range
 from daedalus.pipelines.days.counts import NULL_KEY
+from daedalus.pipelines.days.lookup_found import FoundVersions
 from daedalus.pipelines.days.lookup_held import MemoryShare, TooManyVersionsError
-from daedalus.pipelines.days.lookup_kernels import best_so_far, find_versions, starts_of
 from daedalus.pipelines.days.lookup_keys import KeyedRows
 from daedalus.pipelines.days.lookup_plan import LookupPlan
-from daedalus.pipelines.days.lookup_rows import HeldRows
-from daedalus.pipelines.days.lookup_versions import VersionReader
+from daedalus.pipelines.days.lookup_rows import HeldRows, beside, in_order
 from daedalus.pipelines.days.relations import DayRelations
+from daedalus.pipelines.days.shape import main_chain
 from daedalus.pipelines.days.stream import DayStream
 from daedalus.pipelines.duckdb_session import connection_beside, fewer_threads
-from daedalus.pipelines.operators import ROW, TICK, Scan
+from daedalus.pipelines.operator_sql import column_sql
+from daedalus.pipelines.operators import ROW, TICK, Filter, Project, Scan, TimeRange
 from daedalus.pipelines.run_sources import is_run_relation
-from daedalus.storage.embedding_kernels import compiled
+from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import duckdb
-    from numpy.typing import NDArray
 
     from daedalus.pipelines.days.aggregates import Resources
     from daedalus.pipelines.days.context import DayContext
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.operators import AnyOperator
     from daedalus.storage.sources.parquet import ParquetSnapshot
 
-#: Of the memory that aggregation may use, what versions may take beside it.
+#: Of the memory that aggregation may use, what versions may take beside it, and as much again the rows.
 _SHARE = 0.5
 #: So many chunks at once get their values where nothing is aggregated: each column's versions enter the cache once.
 _CHUNKS = 16
@@ -49,21 +52,30 @@ _CHUNKS = 16
 _ROWS_PER_WORKER = 2_000_000
 #: Bytes of values that are made at once at most.
 _CHUNK_BYTES = 64 << 20
+#: Held rows that pass through SQL at once.
+_SLICE_ROWS = 131_072
+#: Bytes that a value of the day's rows takes, about.
+_WIDTH = 16
+
+
+class RowsNotHeldError(Exception):
+    """The day's rows cannot be held in Arrow, and operators read what lookups find for them."""
 
 
 def prepared_stream(
     context: DayContext, connection: duckdb.DuckDBPyConnection, resources: Resources
 ) -> DayStream:
-    """The day's stream of rows, everything before it done; lookups in SQL where their versions take too much memory."""
+    """The day's stream of rows, everything before it done; lookups in SQL where they would take too much memory."""
     plan = LookupPlan.of(context.pipeline, context.catalog)
-    if plan is not None:
+    while plan is not None:
         beside = LookupStream(context, connection, resources, plan)
         try:
             beside.prepare()
-        except TooManyVersionsError:
+        except (TooManyVersionsError, RowsNotHeldError):
             beside.drop()
         else:
             return beside
+        plan = LookupPlan.of(context.pipeline, context.catalog, read=False) if plan.reads else None
     stream = DayStream(context, DayRelations(context, connection), resources)
     stream.prepare()
     return stream
@@ -94,7 +106,8 @@ class LookupStream(DayStream):
         self._memory = MemoryShare(self._most)
         self._chunk_bytes = min(_CHUNK_BYTES, resources.streaming // 8)
         self._rows: pa.Table | None = None
-        self._columns_of_rows: dict[str, str] = {}
+        self._columns_of_rows: dict[str, str] | None = None
+        self._keyed: KeyedRows | None = None
         self._found: list[FoundVersions] = []
         self._threads = int(resources.duckdb_config.get("threads") or os.cpu_count() or 1)
 
@@ -103,22 +116,86 @@ class LookupStream(DayStream):
 
         Raises:
             TooManyVersionsError: they do not fit into memory.
+            RowsNotHeldError: nor do the rows, or their types do not come back from Arrow.
         """
         super().prepare()
-        lookups = [lookup for lookup in self._plan.lookups if lookup.columns]
-        keys = [tuple(left for left, _ in one.operator.on) for one in self._plan.lookups]
-        with self._context.profile.shared(self._plan.rows, "keys"):
-            self._keyed = KeyedRows(self._keys_of_rows(keys), keys)
-        self._found = self._versions_of(lookups)
+        if self._keyed is None:
+            raise RowsNotHeldError
         if not self._tail:
             width = sum(found.width for found in self._found)
             most = max(self._rows_per_chunk, int(self._chunk_bytes / max(width, 1)))
             self._rows_per_chunk = min(self._rows_per_chunk * _CHUNKS, most)
 
-    def _versions_of(self, lookups: Sequence[Lookup]) -> list[FoundVersions]:
+    # ------------------------------------------------------------------ rows and lookups
+
+    def add(self, operator: AnyOperator) -> None:
+        """Define an operator's relation; once it is that of the rows, find what they look up."""
+        name = self._plan.rows
+        if self._plan.reads and operator.output == self._plan.begin:
+            self._give_what_is_read()
+            return
+        if operator.output != name:
+            super().add(operator)
+            return
+        self._relations.leave(name)
+        super().add(operator)
+        self._hold_rows(name)
+        keys = [lookup.keys for lookup in self._plan.lookups]
+        with self._context.profile.shared(name, "keys"):
+            self._keyed = keyed = KeyedRows(self._keys_of_rows(keys), keys)
+        self._found = self._versions_of([lookup for lookup in self._plan.lookups if lookup.given], keyed)
+
+    def _hold_rows(self, name: str) -> None:
+        """Hold the rows in Arrow where they fit, else as a table."""
+        if self._graph.is_kept(name):
+            return
+        types = self._graph.types(name)
+        if not self._plan.reads:
+            self._columns_of_rows = self._plan.passed_on(types, self._relations.absent[name])
+        scans = [one for one in self._context.pipeline.upstream(name) if isinstance(one, Scan)]
+        with fewer_threads(self._graph.connection, self._workers(scans)):
+            if self._columns_of_rows is not None or (self._may_fit(types) and self._graph.comes_back(name)):
+                self._rows = HeldRows(self._relations, name, self._most).read()
+            if self._rows is None and self._plan.reads:
+                raise RowsNotHeldError
+            self._graph.keep(name)
+
+    def _may_fit(self, types: Mapping[str, str]) -> bool:
+        """Whether so many rows as the day's files hold may take no more memory than they may; others are tried."""
+        spine, sources = main_chain(self._context.pipeline)[0], self._context.sources
+        if not isinstance(spine, Scan) or is_run_relation(spine.source_ref):
+            return True
+        if not sources.is_local(spine.source_ref):
+            return True
+        snapshot = cast("ParquetSnapshot", sources.source(spine.source_ref).snapshot())
+        day = scan_range(replace(spine, time_range=TimeRange.WINDOW, lookback_seconds=0.0), self._context.day)
+        rows = snapshot.rows(day)
+        return rows * _WIDTH * len(types) <= self._most
+
+    def _give_what_is_read(self) -> None:
+        """The rows that the other operators begin with: what they read of the lookups are further columns."""
+        if self._rows is None:
+            raise RowsNotHeldError
+        rows, begin = self._plan.rows, self._plan.begin
+        types, absent = dict(self._graph.types(rows)), self._relations.absent[rows]
+        for found in self._found:
+            types |= found.read_types
+            absent |= found.absent
+            for column, values in found.read_values().items():
+                self._rows = self._rows.append_column(column, values)
+        self._graph.give(begin, self._rows)
+        self._relations.absent[begin] = absent
+        if self._graph.types(begin) != types:
+            raise RowsNotHeldError
+
+    def _versions_of(self, lookups: Sequence[Lookup], keyed: KeyedRows) -> list[FoundVersions]:
         """What each lookup finds; local files are read side by side."""
         sources, profile = self._context.sources, self._context.profile
-        local = [lookup for lookup in lookups if sources.is_local(lookup.scan.source_ref)]
+        local = [
+            lookup
+            for lookup in lookups
+            if not is_run_relation(lookup.scan.source_ref) and sources.is_local(lookup.scan.source_ref)
+        ]
         for lookup in local:
             sources.source(lookup.scan.source_ref).snapshot()  # here, so that there is but one of each
         threads = 1 if profile.on else min(self._threads, len(local))
@@ -127,33 +204,20 @@ class LookupStream(DayStream):
         for lookup in lookups:
             if lookup.operator.output not in beside:
                 with profile.shared(lookup.operator.name, "versions"):
-                    made = FoundVersions(lookup, self._keyed, self._relations, self._memory)
+                    made = FoundVersions(lookup, keyed, self._relations, self._memory)
                 found[lookup.operator.output] = made
         if beside:
             each = min(self._threads // threads, self._workers(lookup.scan for lookup in local))
+
+            def read_beside(lookup: Lookup) -> FoundVersions:
+                with connection_beside(self._graph.connection) as connection:
+                    relations = DayRelations(self._context, connection)
+                    return FoundVersions(lookup, keyed, relations, self._memory)
+
             with fewer_threads(self._graph.connection, each), ThreadPoolExecutor(threads) as pool:
-                for lookup, made in zip(local, pool.map(self._read_beside, local), strict=True):
+                for lookup, made in zip(local, pool.map(read_beside, local), strict=True):
                     found[lookup.operator.output] = made
         return [found[lookup.operator.output] for lookup in lookups]
-
-    def _read_beside(self, lookup: Lookup) -> FoundVersions:
-        with connection_beside(self._graph.connection) as connection:
-            relations = DayRelations(self._context, connection)
-            return FoundVersions(lookup, self._keyed, relations, self._memory)
-
-    def add(self, operator: AnyOperator) -> None:
-        """Define an operator's relation; rows that are only passed on are held in Arrow instead of a table."""
-        super().add(operator)
-        name = self._plan.rows
-        if operator.output != name or self._graph.is_kept(name):
-            return
-        columns = self._plan.passed_on(self._graph.types(name), self._relations.absent[name])
-        scans = [one for one in self._context.pipeline.upstream(name) if isinstance(one, Scan)]
-        with fewer_threads(self._graph.connection, self._workers(scans)):
-            if columns is not None:
-                self._columns_of_rows = columns
-                self._rows = HeldRows(self._relations, name, self._most).read()
-            self._graph.keep(name)
 
     def _workers(self, scans: Iterable[Scan]) -> int:
         """How many of DuckDB's threads a statement over one of these scans, or over all of them, can keep busy."""
@@ -162,7 +226,7 @@ class LookupStream(DayStream):
             if is_run_relation(scan.source_ref) or not sources.is_local(scan.source_ref):
                 return self._threads
             snapshot = cast("ParquetSnapshot", sources.source(scan.source_ref).snapshot())
-            rows += sum(file.rows for file in snapshot.pruned(self._context.time_range(scan)))
+            rows += snapshot.rows(self._context.time_range(scan))
         return 1 + rows // _ROWS_PER_WORKER
 
     def _keys_of_rows(self, keys: Sequence[tuple[str, ...]]) -> pa.Table:
@@ -178,27 +242,95 @@ class LookupStream(DayStream):
             if self._graph.knows(operator.output):
                 self._graph.drop(operator.output)
 
+    # ------------------------------------------------------------------ finished rows
+
     def tables(self) -> Iterator[pa.Table]:
         """The finished rows in order, with their positions."""
+        named = self._columns_of_rows if self._rows is not None else None
         with ThreadPoolExecutor(self._threads) as threads:
-            for chunk in super().tables() if self._rows is None else self._passed_on(self._rows):
+            for chunk in super().tables() if named is None else self._passed_on(named):
                 yield self._with_values(chunk, threads)
 
-    def _passed_on(self, rows: pa.Table) -> Iterator[pa.Table]:
+    def _passed_on(self, named: Mapping[str, str]) -> Iterator[pa.Table]:
         """The rows under the names that the output gives them."""
-        named = {column: rows[source] for column, source in self._columns_of_rows.items()}
-        table = pa.table(named | {TICK: rows[TICK], ROW: rows[ROW]})
+        rows = cast("pa.Table", self._rows)
+        columns = {column: rows[source] for column, source in named.items()}
+        table = pa.table(columns | {TICK: rows[TICK], ROW: rows[ROW]})
         yield table.schema.empty_table()
         for batch in table.to_batches(max_chunksize=self._rows_per_chunk):
             yield pa.Table.from_batches([batch])
 
+    def _in_slices(self, source: str, rows: int) -> Iterator[pa.Table]:
+        if not self._is_row_by_row(self._final.output):
+            yield from super()._in_slices(source, rows)
+            return
+        self._drop_what_is_not_read()
+        yield from self._streamed(self._final.output)
+
+    def _streamed(self, relation: str) -> Iterator[pa.Table]:
+        """Rows that are only filtered and computed with come in order; what is passed on need not go through SQL."""
+        if self._rows is None or not self._is_row_by_row(relation):
+            yield from super()._streamed(relation)
+            return
+        rows, begin = self._rows, self._plan.begin
+        passed = self._passed_from(begin)
+        columns = list(self._graph.types(relation))
+        made = ", ".join(quote_ident(name) for name in columns if name not in passed or name == ROW)
+        sql = f"SELECT {made} FROM (\n{self._graph.sql(relation)}\n)"
+        self._graph.statements.append((relation, sql))
+        for start in range(0, max(rows.num_rows, 1), _SLICE_ROWS):
+            part = rows.slice(start, _SLICE_ROWS)
+            self._graph.give(begin, part)
+            with fewer_threads(self._graph.connection, 1):
+                found = in_order(self._graph.fetch(sql, relation))
+            table = beside(found, part, passed).select(columns)
+            if not start:
+                yield table.schema.empty_table()
+            for batch in table.combine_chunks().to_batches(max_chunksize=self._rows_per_chunk):
+                yield pa.Table.from_batches([batch])
+        self._graph.give(begin, rows)
+
+    def _passed_from(self, begin: str) -> dict[str, str]:
+        """Output columns that are columns of the rows they begin with, positions included."""
+        chain = main_chain(self._context.pipeline)
+        late = chain[[operator.output for operator in chain].index(begin) + 1 : -1]
+        rewritten = {column.name for one in late if isinstance(one, Project) for column in one.columns}
+        last = self._beside.held.operators[-1:] if self._beside is not None else (self._final,)
+        if not last or not isinstance(final := last[0], Project) or final.extend:
+            return {}
+        source = final.inputs[0]
+        types, absent = self._graph.types(source), self._relations.absent[source]
+        names = {quote_ident(name): name for name in self._graph.types(begin) if name not in rewritten}
+        made = {column.name: column_sql(column, types, absent, final.name) for column in final.columns}
+        positions = {name: name for name in (TICK, ROW) if name not in made}
+        return {column: names[sql] for column, sql in made.items() if sql in names} | positions
+
+    def _is_row_by_row(self, relation: str) -> bool:
+        """Whether a relation is made of the held rows alone, each by itself."""
+        name, aggregates = relation, self._beside.aggregates if self._beside is not None else ()
+        while name != self._plan.begin:
+            operator = self._context.pipeline.producer(name)
+            each = isinstance(operator, Project) or (isinstance(operator, Filter) and not operator.counts)
+            if self._graph.is_kept(name) or not (each or operator in aggregates):
+                return False
+            name = operator.inputs[0]
+        return self._graph.held(name) is not None
+
+    def _chunks(self, relation: str) -> Iterator[pa.Table]:
+        if relation != self._plan.begin or self._rows is None:
+            yield from super()._chunks(relation)
+            return
+        for start in range(0, max(self._rows.num_rows, 1), self._rows_per_chunk):
+            yield self._rows.slice(start, self._rows_per_chunk)
+
     def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
         """The counters of the other operators, and the NULL keys of the lookups."""
         counted = super().counters(rows_out, nulls)
-        return counted | {NULL_KEY + name: count for name, count in self._keyed.nulls.items()}
+        nulls_of_keys = self._keyed.nulls if self._keyed is not None else {}
+        return counted | {NULL_KEY + name: count for name, count in nulls_of_keys.items()}
 
     def _with_values(self, chunk: pa.Table, threads: ThreadPoolExecutor) -> pa.Table:
-        places = self._keyed.places(chunk[ROW].to_numpy())
+        places = cast("KeyedRows", self._keyed).places(chunk[ROW].to_numpy())
 
         def values_of(found: FoundVersions) -> dict[str, pa.ChunkedArray]:
             with self._context.profile.timed(found.name, "lookup", chunk.num_rows):
@@ -208,52 +340,3 @@ class LookupStream(DayStream):
         for made in threads.map(values_of, self._found):
             values |= made
         return self._plan.held.beside(chunk, values)
-
-
-class FoundVersions:
-    """One lookup, ready to be searched.
-
-    Args:
-        lookup: what to look up.
-        keyed: the rows.
-        relations: reads the versions.
-        memory: what they take is taken from it.
-
-    Attributes:
-        width: bytes that a row's values take, more or less.
-    """
-
-    def __init__(
-        self, lookup: Lookup, keyed: KeyedRows, relations: DayRelations, memory: MemoryShare
-    ) -> None:
-        self.name = lookup.operator.name
-        keys = keyed.keys(tuple(left for left, _ in lookup.operator.on))
-        versions = VersionReader(lookup, keys, keyed.times, relations, memory).read()
-        self._codes = keys.codes
-        self._times = keyed.times
-        self._versions = versions
-        count = len(versions.codes)
-        self._starts = np.empty(keys.distinct.num_rows + 1, np.int64)
-        self._best = np.empty(count, np.int64)
-        compiled(starts_of)(versions.codes, self._starts)
-        compiled(best_so_far)(versions.codes, versions.ticks, versions.ranks, self._best)
-        ttl = lookup.operator.ttl_seconds
-        self._alive = -1 if ttl is None else relations.context.tick.of(ttl)
-        self.width = versions.values.nbytes / (count + 1)
-
-    def values(self, places: slice | NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
-        """The looked-up columns of the rows at these places, by the names that the join gives them."""
-        codes = self._codes[places]
-        found = np.empty(len(codes), np.int64)
-        compiled(find_versions)(
-            codes,
-            self._times[places],
-            self._starts,
-            self._versions.available,
-            self._best,
-            self._versions.ticks,
-            self._alive,
-            found,
-        )
-        taken = self._versions.values.take(pa.array(found))
-        return dict(zip(taken.column_names, taken.columns, strict=True))

@@ -15,12 +15,18 @@ from daedalus.pipelines.profiling import NO_PROFILE, NoProfile
 from daedalus.secrets import mask
 from daedalus.sql.identifiers import quote_ident
 from daedalus.storage.sources.faults import backend_fault, said
+from daedalus.storage.view_reader import FLOATS, apart_from_source
 from daedalus.storage.view_source import ERROR_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import duckdb
+
+#: Begins the names under which Arrow rows are registered.
+_HELD = "__held_"
+#: A filter on such a part is one that an Arrow table would judge by itself, where NaN is no number.
+_NESTED_FLOAT = re.compile(r"(STRUCT|UNION|MAP).*(FLOAT|DOUBLE)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class RelationGraph:
         self.statements: list[tuple[str, str]] = []
         self._pending: dict[str, _Pending] = {}
         self._known: set[str] = set()
-        self._held: set[str] = set()
+        self._held: dict[str, pa.Table] = {}
         self._types: dict[str, dict[str, str]] = {}
 
     def define(self, name: str, sql: str, reads: Iterable[str]) -> None:
@@ -125,16 +131,58 @@ class RelationGraph:
                     return None
         table = finish(pa.Table.from_batches(batches, reader.schema))
         self.statements.append((name, body))
-        self.connection.register(name, table)
-        self._held.add(name)
-        del self._pending[name]
+        self.give(name, table)
         return table
+
+    def comes_back(self, name: str) -> bool:
+        """Whether the relation's rows, once held in Arrow, are of the same types to DuckDB."""
+        types = self.types(name)
+        nulls = ", ".join(
+            f"CAST(NULL AS {dtype}) AS {quote_ident(column)}" for column, dtype in types.items()
+        )
+        empty = self.fetch(f"SELECT {nulls} LIMIT 0", name)
+        self.connection.register(_HELD + name, empty)
+        described = self.rows(f"DESCRIBE SELECT * FROM {quote_ident(_HELD + name)}", name)
+        self.connection.unregister(_HELD + name)
+        nested_float = any(_NESTED_FLOAT.search(dtype) for dtype in types.values())
+        return {row[0]: row[1] for row in described} == types and not nested_float
+
+    def give(self, name: str, rows: pa.Table) -> None:
+        """Let Arrow rows be the relation's, whatever columns and rows it had."""
+        self.connection.register(_HELD + name, rows)
+        select = self.select_registered(_HELD + name)
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote_ident(name)} AS {select}")
+        self._held[name] = rows
+        self._pending.pop(name, None)
+        self._types.pop(name, None)
+        self._known.add(name)
+
+    def select_registered(self, name: str) -> str:
+        """A SELECT of all that is registered under a name, as a source's rows are read."""
+        described = self.connection.execute(f"DESCRIBE SELECT * FROM {quote_ident(name)}").fetchall()
+        floats = [quote_ident(row[0]) for row in described if row[1] in FLOATS]
+        replaced = ", ".join(f"{apart_from_source(column)} AS {column}" for column in floats)
+        return f"SELECT *{f' REPLACE ({replaced})' if replaced else ''} FROM {quote_ident(name)}"
+
+    def held(self, name: str) -> pa.Table | None:
+        """The relation's rows in the order in which they were given; None where Arrow does not hold them."""
+        return self._held.get(name)
+
+    def rename(self, name: str, other: str) -> None:
+        """Give a table another name: its own may then mean some of its rows."""
+        if name in self._held:
+            rows = self._held[name]
+            self.drop(name)
+            self.give(other, rows)
+        else:
+            self.execute(f"ALTER TABLE {quote_ident(name)} RENAME TO {quote_ident(other)}", name)
 
     def drop(self, name: str) -> None:
         """Forget a table's rows."""
         if name in self._held:
-            self._held.remove(name)
-            self.connection.unregister(name)
+            del self._held[name]
+            self.execute(f"DROP VIEW {quote_ident(name)}", name)
+            self.connection.unregister(_HELD + name)
         elif name not in self._pending:
             self.execute(f"DROP TABLE IF EXISTS {quote_ident(name)}", name)
 

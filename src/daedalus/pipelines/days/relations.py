@@ -94,7 +94,11 @@ class DayRelations:
         """Do not keep a relation that only aggregates read: their rows are read from one before it."""
         readers = [one for one in self.context.pipeline if name in one.inputs]
         if len(readers) == 1:
-            self._kept.discard(name)
+            self.leave(name)
+
+    def leave(self, name: str) -> None:
+        """Do not keep a relation when it is added: whoever adds it does, in some way."""
+        self._kept.discard(name)
 
     def add(self, operator: AnyOperator) -> str:
         """Define the operator's relation, and keep it where later operators need its rows; returns its SELECT."""
@@ -173,7 +177,7 @@ class DayRelations:
             return self._run_relation(scan), absent
         base, reader = self.scan_rows(scan)
         if scan.keep is not None and not reader.view.timestamp_field and not self._dry:
-            self._require_unique_view(scan, base, reader)
+            self.require_unique_view(scan, base, reader)
         if scan.restrict:
             base = self._restricted(scan, base)
         absent = frozenset(name for name in scan.columns if reader.columns[name].absent)
@@ -255,7 +259,7 @@ class DayRelations:
         order = reader.order_sql(descending=scan.keep is Keep.NEWEST)
         return f"SELECT * FROM ({base}) QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
 
-    def _require_unique_view(self, scan: Scan, base: str, reader: ViewReader) -> None:
+    def require_unique_view(self, scan: Scan, base: str, reader: ViewReader) -> None:
         """A view without a time has no newest row: it must hold one row per entity."""
         duplicates = self.graph.rows(_several_sql(f"({base})", scan.keys), scan.name)
         if duplicates:
@@ -300,10 +304,14 @@ class DayRelations:
             source.setup(connection)
             relation = source.relation_sql()
         else:
-            relation = qid_map_sql(self.context.output_root, scan.columns, self._session_type(scan))
-            columns = ", ".join(quote_ident(one) for one in scan.columns)
-            return f"SELECT {columns}, CAST(NULL AS BIGINT) AS {TICK} FROM {relation}"
+            return self.session_map(scan, self._session_type(scan))
         return f"SELECT DISTINCT {column}, CAST(NULL AS BIGINT) AS {TICK} FROM {relation} WHERE {column} IS NOT NULL"
+
+    def session_map(self, scan: Scan, session_type: str) -> str:
+        """A SELECT of the numbers of sessions, which are of this type in the rows."""
+        columns = ", ".join(quote_ident(one) for one in scan.columns)
+        relation = qid_map_sql(self.context.output_root, scan.columns, session_type)
+        return f"SELECT {columns}, CAST(NULL AS BIGINT) AS {TICK} FROM {relation}"
 
     def _entities(self, scan: Scan) -> str:
         """One row per entity at the instant of a materialization."""

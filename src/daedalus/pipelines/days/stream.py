@@ -51,14 +51,11 @@ from daedalus.pipelines.operators import (
     Join,
     PointInTimeJoin,
     Project,
-    RayUdfTransform,
     RollingAggregate,
     Scan,
-    Sink,
 )
 from daedalus.pipelines.schema import relation_columns
 from daedalus.sql.identifiers import quote_ident
-from daedalus.storage.view_reader import FLOATS, apart_from_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,10 +109,8 @@ class DayStream:
         """Run everything that comes before the stream."""
         if self._beside is not None:
             self._relations.compose(self._tail[0].inputs[0])
-        done = {operator.output for operator in self._tail} | self._shared_history() | self._kept_past()
-        for operator in self._context.pipeline:
-            if operator.output not in done and not isinstance(operator, Sink | RayUdfTransform):
-                self.add(operator)
+        for operator in self._needed(self._shared_history() | self._kept_past()):
+            self.add(operator)
         if self._tail and self._beside is None:
             self._graph.keep(self._tail[0].inputs[0], ordered=True)
         before = main_chain(self._context.pipeline)[: -len(self._tail) or None]
@@ -173,6 +168,17 @@ class DayStream:
             self._from_files[scan.output] = HistorySelections(files, self._graph, PAST_PARTS)
         self._relations.take_absent(tuple(found))
         return {scan.output for scan in found}
+
+    def _needed(self, replaced: set[str]) -> list[AnyOperator]:
+        """The operators that come before the stream, and whose rows something reads."""
+        wanted = {self._final.output}
+        before = []
+        for operator in reversed(self._context.pipeline.operators):
+            if operator.output in wanted and operator.output not in replaced:
+                wanted |= set(operator.inputs)
+                if operator not in self._tail:
+                    before.append(operator)
+        return before[::-1]
 
     # ------------------------------------------------------------------ without Arrow operators
 
@@ -350,8 +356,7 @@ class DayStream:
         """The table of all rows of a kept relation, under another name: its own may then mean some of them."""
         whole = f"__whole_{source}"
         if self._graph.is_kept(source):
-            rename = f"ALTER TABLE {quote_ident(source)} RENAME TO {quote_ident(whole)}"
-            self._graph.execute(rename, source)
+            self._graph.rename(source, whole)
         return whole
 
     def _in_slices(self, source: str, rows: int) -> Iterator[pa.Table]:
@@ -409,7 +414,7 @@ class DayStream:
         first = operators[0].inputs[0]
         source = f"__chunk_of_{first}"
         self._graph.connection.register(source, chunk.drop_columns(list(held.columns)))
-        self._graph.define(first, self._select_registered(source), ())
+        self._graph.define(first, self._graph.select_registered(source), ())
         for operator in held.operators:
             self._relations.add(operator)
         last = operators[-1].output
@@ -430,12 +435,6 @@ class DayStream:
                 passed = self._graph.execute(count, operator.name).fetchall()[0][0]
             self._counts.drop(operator.name, rows - passed)
             rows = passed
-
-    def _select_registered(self, source: str) -> str:
-        described = self._graph.connection.execute(f"DESCRIBE SELECT * FROM {quote_ident(source)}").fetchall()
-        floats = [quote_ident(row[0]) for row in described if row[1] in FLOATS]
-        replaced = ", ".join(f"{apart_from_source(name)} AS {name}" for name in floats)
-        return f"SELECT *{f' REPLACE ({replaced})' if replaced else ''} FROM {quote_ident(source)}"
 
     def _add_whole(self, operator: AnyOperator) -> None:
         """An Arrow operator beside the main chain: its whole relation at once, then a table."""

@@ -15,6 +15,7 @@ from daedalus.secrets import mask
 from daedalus.storage.sources.faults import backend_fault, source_error
 from daedalus.storage.sources.local_files import LocalFiles
 from daedalus.storage.sources.object_store import ObjectStoreFiles, is_object_store
+from daedalus.storage.sources.parquet_files import rows_touched
 from daedalus.storage.sources.parquet_unions import rounded_file
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from daedalus.storage.sources.base import TickRange
     from daedalus.storage.sources.parquet_files import ParquetFile
+
+#: Footers that are read again to see what a reader would skip.
+_MOST_FOOTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,13 @@ class ParquetSnapshot:
     def rows(self, time_range: TickRange | None = None) -> int:
         """The rows of the files that may hold any of the range."""
         return sum(file.rows for file in self.pruned(time_range))
+
+    def rows_touched(self, time_range: TickRange | None) -> int:
+        """Rows that reading this range of local files decodes, about: whole row groups, of many files whole ones."""
+        files = self.pruned(time_range)
+        if len(files) > _MOST_FOOTERS:
+            return sum(file.rows for file in files)
+        return sum(rows_touched(file.path, self.time_column, self.unit_us, time_range) for file in files)
 
     def identity(self, time_range: TickRange | None = None) -> list[Any]:
         """(path, size, footer hash) of each file that may hold rows of the range, and its etag in an object store."""

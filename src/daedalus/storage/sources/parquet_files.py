@@ -11,6 +11,8 @@ import xxhash
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from daedalus.storage.sources.base import TickRange
+
 _US = {"milliseconds": (1_000, 1), "microseconds": (1, 1), "nanoseconds": (1, 1_000)}
 _MAGIC = b"PAR1"
 Bounds = tuple[int | None, int | None]
@@ -105,6 +107,27 @@ def is_readable(path: str) -> bool:
     except (OSError, pa.ArrowException):
         return False
     return True
+
+
+def rows_touched(path: str, column: str, unit_us: float, time_range: TickRange | None) -> int:
+    """Rows of the row groups of a local file that may hold some of the range: what a reader decodes."""
+    import pyarrow.parquet as pq
+
+    metadata, rows = pq.read_metadata(path), 0
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        low, high = None, None
+        for index in range(row_group.num_columns):
+            found = row_group.column(index)
+            statistics = found.statistics if found.path_in_schema == column else None
+            if statistics is not None and statistics.has_min_max:
+                low, high = _as_us(statistics)
+                if low is None or high is None:
+                    low, high = (
+                        None if ticks is None else _ticks_us(ticks, unit_us) for ticks in _as_int(statistics)
+                    )
+        rows += row_group.num_rows if time_range is None or time_range.touches(low, high) else 0
+    return rows
 
 
 def _bounds(metadata: Any, read: Callable[[Any], Bounds]) -> tuple[tuple[str, int, int], ...]:
