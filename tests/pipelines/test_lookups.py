@@ -293,7 +293,7 @@ def test_newest_rows_and_what_sql_reads_are_those_of_sql(
     read = project.run("s", [DAY], output_root=str(tmp_path / "read"))
     assert read_by_sql(project) == {"join_profile", "join_friend", "join_pair", "join_place", "join_plain"}
     plan_of = LookupPlan.of
-    monkeypatch.setattr(LookupPlan, "of", lambda *given, **_: plan_of(*given, read=False))
+    monkeypatch.setattr(LookupPlan, "of", lambda *given, **_: plan_of(*given, held=False))
     assert read_by_sql(project) == set()
     passed_on = project.run("s", [DAY], output_root=str(tmp_path / "passed_on"))
     monkeypatch.setattr(LookupPlan, "of", lambda *_, **__: None)
@@ -345,7 +345,7 @@ def test_rows_that_do_not_fit_into_memory_are_joined_in_sql(
 
 
 def planned(project: Project) -> set[str]:
-    plan = LookupPlan.of(project.pipeline("s"), project.catalog(project.config()), read=False)
+    plan = LookupPlan.of(project.pipeline("s"), project.catalog(project.config()), held=False)
     return set() if plan is None else {lookup.operator.name for lookup in plan.lookups}
 
 

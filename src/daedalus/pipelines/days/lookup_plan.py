@@ -87,14 +87,15 @@ class LookupPlan:
 
     @classmethod
     def of(
-        cls, pipeline: OperatorPipeline, catalog: FeatureCatalog, *, read: bool = True
+        cls, pipeline: OperatorPipeline, catalog: FeatureCatalog, *, held: bool = True
     ) -> LookupPlan | None:
         """The plan of a pipeline; None when it has no lookup that can be set beside its rows.
 
         Args:
             pipeline: of a day.
             catalog: its views.
-            read: also set those beside of which other operators read a column.
+            held: whether the rows are held in Arrow. Where they are not, only lookups as of a time are set beside
+                them, of which no other operator reads a column: joins of newest rows are cheaper than their keys.
         """
         chain = main_chain(pipeline)
         first = _first_of_day(pipeline, chain)
@@ -107,11 +108,16 @@ class LookupPlan:
         late = chain[first:]
         if any(isinstance(operator, Project) and not operator.extend for operator in late[:-1]):
             return None
-        found = [operator for operator in late if _is_simple(operator, pipeline, chain, first)]
+        found = [
+            operator
+            for operator in late
+            if (held or isinstance(operator, PointInTimeJoin))
+            and _is_simple(operator, pipeline, chain, first)
+        ]
         while found:
             filled = {operator.name: _filled(pipeline, catalog, operator, final) for operator in found}
-            held = _held(late[:-1], final, found, filled)
-            good = [operator for operator in found if read or not _read(operator, held)]
+            aside = _held(late[:-1], final, found, filled)
+            good = [operator for operator in found if held or not _read(operator, aside)]
             if len(good) == len(found):
                 return cls._of(pipeline, chain[first - 1 :], found, filled)
             found = good
@@ -165,6 +171,11 @@ class LookupPlan:
     def reads(self) -> bool:
         """Whether operators read what lookups find."""
         return self.begin != self.rows
+
+    @property
+    def needs_held(self) -> bool:
+        """Whether it is only for rows that are held in Arrow."""
+        return self.reads or any(isinstance(lookup.operator, Join) for lookup in self.lookups)
 
     def passed_on(self, types: dict[str, str], absent: frozenset[str]) -> dict[str, str] | None:
         """Output columns and the columns of `rows` that they are; None where anything else is done with the rows.

@@ -59,7 +59,7 @@ _WIDTH = 16
 
 
 class RowsNotHeldError(Exception):
-    """The day's rows cannot be held in Arrow, and operators read what lookups find for them."""
+    """The day's rows cannot be held in Arrow, and the plan is for rows that are."""
 
 
 def prepared_stream(
@@ -75,7 +75,7 @@ def prepared_stream(
             beside.drop()
         else:
             return beside
-        plan = LookupPlan.of(context.pipeline, context.catalog, read=False) if plan.reads else None
+        plan = LookupPlan.of(context.pipeline, context.catalog, held=False) if plan.needs_held else None
     stream = DayStream(context, DayRelations(context, connection), resources)
     stream.prepare()
     return stream
@@ -156,7 +156,7 @@ class LookupStream(DayStream):
         with fewer_threads(self._graph.connection, self._workers(scans)):
             if self._columns_of_rows is not None or (self._may_fit(types) and self._graph.comes_back(name)):
                 self._rows = HeldRows(self._relations, name, self._most).read()
-            if self._rows is None and self._plan.reads:
+            if self._rows is None and self._plan.needs_held:
                 raise RowsNotHeldError
             self._graph.keep(name)
 
