@@ -222,10 +222,16 @@ def test_groups_are_counted_over_the_whole_day(
         ("pipelines.udfs:nothing", "nothing"),
         ("pipelines.udfs:plain", "returned a list, not an Arrow array"),
         ("pipelines.udfs:NOT_ONE", "is no function, but a int"),
-        ("pipelines.broken_udfs:any", "RuntimeError: not today"),
+        ("broken_udfs:any", "RuntimeError: not today"),
     ],
 )
-def test_what_is_wrong_with_a_function_names_its_operator(project: Project, function: str, what: str) -> None:
+def test_what_is_wrong_with_a_function_names_its_operator(
+    project: Project, function: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "broken_udfs.py").write_text("raise RuntimeError('not today')\n")
+    monkeypatch.syspath_prepend(modules)
     pipeline = body(project)
     udf = {"op_kind": "arrow_udf_transform", "name": "mine", "function": function, "arguments": ["seen"]}
     insert_after(pipeline, "rolling", {**udf, "column": "made", "dtype": "BIGINT"})

@@ -1,3 +1,0 @@
-"""A module that does not import."""
-
-raise RuntimeError("not today")
