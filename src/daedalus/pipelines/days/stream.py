@@ -378,6 +378,7 @@ class DayStream:
             slice_sql = f"SELECT * FROM {quote_ident(whole)} WHERE {ROW} >= {start}{below}"
             self._graph.define(source, slice_sql, ())
             yield from self._streamed(self._final.output)
+            give_back_memory()  # else each slice adds to what the allocators hold
 
     def _drop_what_is_not_read(self) -> None:
         """Forget tables that only the aggregates needed."""
