@@ -11,10 +11,11 @@ import pytest
 
 from daedalus.errors import SourceError
 from daedalus.metadata.days import DayStore
-from daedalus.pipelines.days import lookup_order, lookup_plan, lookup_rows, lookup_versions
+from daedalus.pipelines.days import lookup_order, lookup_plan, lookup_versions
 from daedalus.pipelines.days import lookups as day_lookups
 from daedalus.pipelines.days import stream as day_stream
 from daedalus.pipelines.days.lookup_plan import LookupPlan
+from daedalus.pipelines.days.total_order import TotalOrder
 from support.project import Project, write_project
 
 if TYPE_CHECKING:
@@ -199,12 +200,11 @@ def test_rows_of_equal_times_stand_in_total_order(
         },
     )
     from_arrow = []
+    asked = TotalOrder._comes_back
     monkeypatch.setattr(
-        lookup_rows,
-        "_comes_back_from_arrow",
-        lambda *given, asked=lookup_rows._comes_back_from_arrow: (
-            from_arrow.append(asked(*given)) or from_arrow[-1]
-        ),
+        TotalOrder,
+        "_comes_back",
+        lambda order, rows: from_arrow.append(asked(order, rows)) or from_arrow[-1],
     )
     beside = project.run("s", [DAY], output_root=str(tmp_path / "beside"))
     assert from_arrow == [bool(more)]

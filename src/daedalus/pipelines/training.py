@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 QID = "qid"
 _MOST_WRITERS = 2
-Report = "Callable[[str], None]"
 
 
 def run_skeleton_stage(

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from daedalus.catalog.dtypes import INTEGERS
-from daedalus.pipelines.days.lookup_rows import COMES_BACK
+from daedalus.pipelines.days.total_order import SIMPLE
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class VersionOrder:
         wanted = [name for name in reader.order_by() if name not in equal]
         self._names = {name: given.get(name, f"{_ORDER}{number}") for number, name in enumerate(wanted)}
         more = tuple((name, column) for column, name in self._names.items() if column not in given)
-        simple = COMES_BACK.issuperset(reader.columns[name].dtype for name in wanted)
+        simple = SIMPLE.issuperset(reader.columns[name].dtype for name in wanted)
         self.known = simple and len(more) <= len(lookup.given) + _MORE
         self.more = more if self.known else ()
 

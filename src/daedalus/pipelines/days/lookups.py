@@ -23,7 +23,7 @@ from daedalus.pipelines.days.lookup_found import FoundVersions
 from daedalus.pipelines.days.lookup_held import MemoryShare, TooManyVersionsError
 from daedalus.pipelines.days.lookup_keys import KeyedRows
 from daedalus.pipelines.days.lookup_plan import LookupPlan
-from daedalus.pipelines.days.lookup_rows import HeldRows, beside, in_order
+from daedalus.pipelines.days.lookup_rows import HeldRows, RowsNotHeldError, beside, in_order
 from daedalus.pipelines.days.relations import DayRelations
 from daedalus.pipelines.days.shape import main_chain
 from daedalus.pipelines.days.stream import DayStream
@@ -56,10 +56,6 @@ _CHUNK_BYTES = 64 << 20
 _SLICE_ROWS = 131_072
 #: Bytes that a value of the day's rows takes, about.
 _WIDTH = 16
-
-
-class RowsNotHeldError(Exception):
-    """The day's rows cannot be held in Arrow, and the plan is for rows that are."""
 
 
 def prepared_stream(

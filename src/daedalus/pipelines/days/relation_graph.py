@@ -279,10 +279,10 @@ class RelationGraph:
         finally:
             self.connection.execute(f"SET preserve_insertion_order = {before}")
 
-    def arrow(self, name: str, columns: Iterable[str], where: str = "", order: str = ROW) -> pa.Table:
-        """Rows of a kept table, in order of `order`, as one Arrow table."""
+    def arrow(self, name: str, columns: Iterable[str], where: str = "") -> pa.Table:
+        """Rows of a kept table, in order of `__row`, as one Arrow table."""
         items = ", ".join(quote_ident(column) for column in columns)
-        sql = f"SELECT {items} FROM {quote_ident(name)} {where} ORDER BY {quote_ident(order)}"
+        sql = f"SELECT {items} FROM {quote_ident(name)} {where} ORDER BY {ROW}"
         return self.fetch(sql, name)
 
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from daedalus.catalog.dtypes import canonical_dtype, to_duckdb
 from daedalus.errors import SourceError
 from daedalus.pipelines.days.qid import qid_map_sql
 from daedalus.pipelines.days.relation_graph import RelationGraph
@@ -16,7 +15,6 @@ from daedalus.pipelines.operator_sql import asof_sql, filter_sql, join_sql, proj
 from daedalus.pipelines.operators import (
     ROW,
     TICK,
-    ArrowUdfTransform,
     Engine,
     Filter,
     Join,
@@ -114,16 +112,6 @@ class DayRelations:
         """Define a scan's relation without its total order: every position is 0."""
         columns = ", ".join([*map(quote_ident, scan.columns), TICK, f"CAST(0 AS BIGINT) AS {ROW}"])
         self.graph.define(scan.output, f"SELECT {columns} FROM ({self.scan_rows(scan)[0]})", ())
-
-    def add_placeholder(self, operator: AnyOperator) -> None:
-        """Define an Arrow operator's relation by its columns alone: NULLs of the right types."""
-        made = {spec.name: "INTEGER[]" for spec in getattr(operator, "specs", ())}
-        if isinstance(operator, ArrowUdfTransform):
-            made[operator.column] = to_duckdb(canonical_dtype(operator.dtype))
-        nulls = ", ".join(f"CAST(NULL AS {dtype}) AS {quote_ident(name)}" for name, dtype in made.items())
-        source = operator.inputs[0]
-        self.graph.define(operator.output, f"SELECT *, {nulls} FROM {quote_ident(source)}", operator.inputs)
-        self.absent[operator.output] = self.absent.get(source, frozenset())
 
     def take_absent(self, operators: tuple[AnyOperator, ...]) -> None:
         """Learn which columns the sources of these operators lack, without running them."""
