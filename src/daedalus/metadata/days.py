@@ -198,7 +198,9 @@ class DayStore:
         Raises:
             ExecutionError: the disk refuses; the previous version stands.
         """
-        stamped = replace(manifest, written_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+        # Sinks tell two writings of the same rows apart by the manifest, and both may fall into one second.
+        now = dt.datetime.now(dt.UTC)
+        stamped = replace(manifest, written_at=now.isoformat(timespec="microseconds"))
         with self._writing(day):
             (folder / MANIFEST_NAME).write_text(stamped.to_json())
             for file in folder.iterdir():
