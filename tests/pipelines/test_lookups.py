@@ -323,6 +323,38 @@ def test_held_rows_are_joined_in_slices(
     assert counters(found) == counters(expected)
 
 
+@pytest.mark.parametrize(("seed", "filters"), [(1, 0), (3, 1), (7, 2), (9, 2)])
+def test_rows_of_a_large_day_are_held_slice_by_slice(
+    seed: int, filters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = NEWEST | COUNTED | {"columns": [*NEWEST["columns"], "rolling:n", "rolling:m"]}
+    service |= {"content_filter": NEWEST["content_filter"][:filters]}
+    project = project_of(tmp_path, seed, service)
+    expected = project.run("s", [DAY], output_root=str(tmp_path / "whole"))
+    slices = counted_calls(monkeypatch, day_lookups.LookupStream, "_begin_with")
+    monkeypatch.setattr(day_lookups.LookupStream, "_may_fit", lambda *_: False)
+    monkeypatch.setattr(day_stream, "SLICE_ROWS", 4)
+    monkeypatch.setattr(lookup_order, "_MORE", -9 if filters else 9)
+    found = project.run("s", [DAY], output_root=str(tmp_path / "slices"))
+    assert len(slices) > 2
+    assert repr(found.rows(DAY)) == repr(expected.rows(DAY))
+    assert found.hashes == expected.hashes
+    assert counters(found) == counters(expected)
+
+
+def counted_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[int]:
+    """Rows of the first argument of every call from now on."""
+    calls: list[int] = []
+    original = getattr(owner, name)
+
+    def counting(self: object, rows: pa.Table) -> object:
+        calls.append(rows.num_rows)
+        return original(self, rows)
+
+    monkeypatch.setattr(owner, name, counting)
+    return calls
+
+
 def read_by_sql(project: Project) -> set[str]:
     plan = LookupPlan.of(project.pipeline("s"), project.catalog(project.config()))
     return set() if plan is None else {lookup.operator.name for lookup in plan.lookups if lookup.read}

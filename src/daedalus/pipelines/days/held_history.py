@@ -7,6 +7,7 @@ again, and each view is read once for all event days.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import TYPE_CHECKING, cast
 
@@ -71,6 +72,20 @@ class HeldHistory:
         for operator in context.pipeline:
             dry.add(operator)
         self.types = {operator.output: dry.graph.types(operator.output) for operator in context.pipeline}
+
+    def beside(self, connection: duckdb.DuckDBPyConnection) -> HeldHistory:
+        """The same for another thread, which reads with a connection of its own; the views beside are shared.
+
+        Raises:
+            TooManyRowsError: these do not fit into memory.
+        """
+        for operator in self._path[1:]:
+            if isinstance(operator, Join):
+                self._latest_of(operator)
+        other = copy.copy(self)
+        other._relations = DayRelations(self._relations.context, connection)
+        other.graph = other._relations.graph
+        return other
 
     @property
     def spine(self) -> Scan:

@@ -14,8 +14,11 @@ import functools
 import itertools
 import json
 import os
+import queue
 import re
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +31,7 @@ from daedalus.pipelines.days.history_files import DayFiles, files_sql, flushed, 
 from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.relations import DayRelations
 from daedalus.pipelines.days.resources import bytes_of
-from daedalus.pipelines.duckdb_session import duckdb_session
+from daedalus.pipelines.duckdb_session import connection_beside, duckdb_session, fewer_threads
 from daedalus.pipelines.function_code import code_digests, named_functions
 from daedalus.pipelines.operators import (
     ROW,
@@ -68,6 +71,8 @@ _KEPT_SECONDS = 86_400
 _ROWS_AT_ONCE = 1_000_000
 #: A day of more rows is made in pieces of its time, where it is not made in SQL.
 _MOST_ROWS = 1_500_000
+#: Each holds a piece.
+_MOST_THREADS = 4
 #: Longer windows read the source: a file per day would cost more than it saves.
 _LONGEST_SECONDS = 400 * 86_400
 _ONE_DAY = dt.timedelta(days=1)
@@ -294,29 +299,49 @@ class HistoryCache:
             self._finish(day, part)
             finished.append(day)
 
+        portions = [days[start : start + size] for start in range(0, len(days), size)]
+        work = [piece for together in portions for piece in _pieces(together, pieces)]
         with contextlib.suppress(TooManyRowsError, NotExactError), DayFiles(parts, finish) as files:
-            for start in range(0, len(days), size):
-                for day, table in self._rows(days[start : start + size], held, pieces):
+            for made in self._side_by_side(work, held, connection):
+                for day, table in made:
                     files.add(day, table, _before(day), self._profiled(table.num_rows))
         return len(finished)
 
+    def _side_by_side(
+        self, work: Sequence[_Piece], held: HeldHistory, connection: duckdb.DuckDBPyConnection
+    ) -> Iterator[list[tuple[dt.date, pa.Table]]]:
+        """The rows of each piece, in order, made in as many threads as the run may use."""
+        threads = int(self._context.config.duckdb_settings().get("threads") or os.cpu_count() or 1)
+        threads = 1 if self._context.profile.on else min(threads, len(work), _MOST_THREADS)
+        if threads == 1:
+            for piece in work:
+                yield piece.rows(held)
+            return
+        with contextlib.ExitStack() as stack:
+            # What DuckDB is told here, it is told for all connections: no thread may change it under another.
+            stack.enter_context(fewer_threads(connection, 1))
+            stack.enter_context(held.graph.in_order())
+            idle: queue.SimpleQueue[HeldHistory] = queue.SimpleQueue()
+            for _ in range(threads):
+                idle.put(held.beside(stack.enter_context(connection_beside(connection))))
+
+            def rows_of(piece: _Piece) -> list[tuple[dt.date, pa.Table]]:
+                mine = idle.get()
+                try:
+                    return piece.rows(mine)
+                finally:
+                    idle.put(mine)
+
+            pool = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="daedalus-history"))
+            begun = deque(pool.submit(rows_of, piece) for piece in work[:threads])
+            rest = iter(work[threads:])
+            while begun:
+                made = begun.popleft().result()
+                begun.extend(pool.submit(rows_of, piece) for piece in itertools.islice(rest, 1))
+                yield made
+
     def _profiled(self, rows: int) -> contextlib.AbstractContextManager[None]:
         return self._context.profile.timed(self.chain.relation, "write cache", rows)
-
-    @staticmethod
-    def _rows(days: Sequence[dt.date], held: HeldHistory, pieces: int) -> Iterator[tuple[dt.date, pa.Table]]:
-        """The rows of days that are read together, or of one in pieces of its time."""
-        low, high = day_start_us(days[0]), day_start_us(days[-1] + _ONE_DAY)
-        if len(days) == 1:
-            bounds = [low + (high - low) * piece // pieces for piece in range(pieces + 1)]
-            for one, two in itertools.pairwise(bounds):
-                yield days[0], held.rows(TickRange(low_us=one, high_us=two))
-            return
-        table = held.rows(TickRange(low_us=low, high_us=high))
-        ticks = table[TICK].to_numpy()
-        for day in days:
-            first, last = np.searchsorted(ticks, held.bounds(day))
-            yield day, table.slice(first, last - first)
 
     def _context_of(self, days: Sequence[dt.date]) -> DayContext:
         """Adjacent event days as if they were one."""
@@ -378,3 +403,29 @@ def _runs(days: list[dt.date]) -> list[list[dt.date]]:
         else:
             runs.append([day])
     return runs
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Piece:
+    """Days that are made together, or a part of the time of one."""
+
+    days: tuple[dt.date, ...]
+    low_us: int
+    high_us: int
+
+    def rows(self, held: HeldHistory) -> list[tuple[dt.date, pa.Table]]:
+        """Each day's rows of this time."""
+        table = held.rows(TickRange(low_us=self.low_us, high_us=self.high_us))
+        if len(self.days) == 1:
+            return [(self.days[0], table)]
+        ticks = table[TICK].to_numpy()
+        bounds = ((day, np.searchsorted(ticks, held.bounds(day))) for day in self.days)
+        return [(day, table.slice(first, last - first)) for day, (first, last) in bounds]
+
+
+def _pieces(days: Sequence[dt.date], parts: int) -> list[_Piece]:
+    """Small days as one piece; a single one in parts of its time."""
+    low, high = day_start_us(days[0]), day_start_us(days[-1] + _ONE_DAY)
+    parts = parts if len(days) == 1 else 1
+    bounds = [low + (high - low) * part // parts for part in range(parts + 1)]
+    return [_Piece(tuple(days), one, two) for one, two in itertools.pairwise(bounds)]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daedalus.pipelines.days.lookup_held import MemoryShare
-    from daedalus.pipelines.days.lookup_keys import KeyedRows
+    from daedalus.pipelines.days.lookup_keys import KeyedRows, Keys
     from daedalus.pipelines.days.lookup_plan import Lookup
     from daedalus.pipelines.days.relations import DayRelations
 
@@ -35,31 +35,37 @@ class FoundVersions:
 
     Args:
         lookup: what to look up.
-        keyed: the rows.
+        keys: the numbers of the keys that rows may have.
+        between: the first and the last of the rows' times, in ticks.
         relations: reads the versions.
         memory: what they take is taken from it.
 
     Attributes:
+        keys: the rows' columns that it looks up by.
+        known: the numbers of these keys.
         width: bytes that a row's values take, more or less.
         read_types: DuckDB's, of the columns that other operators read.
         absent: of these, what the source lacks.
     """
 
     def __init__(
-        self, lookup: Lookup, keyed: KeyedRows, relations: DayRelations, memory: MemoryShare
+        self,
+        lookup: Lookup,
+        keys: Keys,
+        between: tuple[int, int],
+        relations: DayRelations,
+        memory: MemoryShare,
     ) -> None:
         self.name = lookup.operator.name
-        keys = keyed.keys(lookup.keys)
+        self.keys, self.known = lookup.keys, keys
         if is_run_relation(lookup.scan.source_ref):
             versions = numbered_sessions(lookup, keys, relations, memory)
             self.read_types, self.absent = dict.fromkeys(lookup.read, "BIGINT"), frozenset[str]()
         else:
-            reader = VersionReader(lookup, keys, keyed.times, relations, memory)
+            reader = VersionReader(lookup, keys, between, relations, memory)
             versions = reader.read()
             self.read_types, self.absent = reader.read_types, reader.absent
         self._read = lookup.read
-        self._codes = keys.codes
-        self._times = keyed.times
         self._versions = versions
         self._newest = isinstance(lookup.operator, Join)
         count = len(versions.codes)
@@ -75,24 +81,27 @@ class FoundVersions:
         self._alive = -1 if ttl is None else relations.context.tick.of(ttl)
         self.width = versions.values.nbytes / (count + 1)
 
-    def values(self, places: slice | NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
+    def values(self, keyed: KeyedRows, places: slice | NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
         """The output's looked-up columns of the rows at these places, by the names that the join gives them."""
         names = [name for name in self._versions.values.column_names if name not in self._read]
-        return self._taken(places, names)
+        return self._taken(keyed, places, names)
 
-    def read_values(self) -> dict[str, pa.ChunkedArray]:
-        """Of all rows the columns that other operators read."""
-        return self._taken(slice(0, len(self._codes)), self._read)
+    def read_values(self, keyed: KeyedRows) -> dict[str, pa.ChunkedArray]:
+        """Of all these rows the columns that other operators read."""
+        return self._taken(keyed, slice(0, len(keyed.rows)), self._read)
 
-    def _taken(self, places: slice | NDArray[np.int64], names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+    def _taken(
+        self, keyed: KeyedRows, places: slice | NDArray[np.int64], names: Sequence[str]
+    ) -> dict[str, pa.ChunkedArray]:
         if not names:
             return {}
-        taken = self._versions.values.select(list(names)).take(pa.array(self._found(places)))
+        found = self._found(keyed.codes(self.keys)[places], keyed.times[places])
+        taken = self._versions.values.select(list(names)).take(pa.array(found))
         return dict(zip(taken.column_names, taken.columns, strict=True))
 
-    def _found(self, places: slice | NDArray[np.int64]) -> NDArray[np.int64]:
+    def _found(self, codes: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
         """The place of each row's version; the last for none."""
-        codes, times, ticks = self._codes[places], self._times[places], self._versions.ticks
+        ticks = self._versions.ticks
         found = np.empty(len(codes), np.int64)
         if self._newest:
             compiled(find_newest)(codes, times, self._best, ticks, self._alive, found)

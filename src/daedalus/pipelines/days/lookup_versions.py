@@ -79,7 +79,7 @@ class VersionReader:
     Args:
         lookup: what to look up.
         keys: of the rows.
-        times: of the rows, in ticks.
+        between: the first and the last of the rows' times, in ticks.
         relations: the day's.
         memory: what the versions take is taken from it.
 
@@ -92,7 +92,7 @@ class VersionReader:
         self,
         lookup: Lookup,
         keys: Keys,
-        times: NDArray[np.int64],
+        between: tuple[int, int],
         relations: DayRelations,
         memory: MemoryShare,
     ) -> None:
@@ -106,9 +106,7 @@ class VersionReader:
         self._newest = isinstance(operator, Join)
         self._created_column = "" if isinstance(operator, Join) else operator.created_column
         self._delay_seconds = 0.0 if isinstance(operator, Join) else operator.delay_seconds
-        self._low = self._high = _LAST if self._newest else 0
-        if len(times) and not self._newest:
-            self._low, self._high = int(times.min()), int(times.max())
+        self._low, self._high = (_LAST, _LAST) if self._newest else between
         base, self._reader = relations.scan_rows(lookup.scan)
         if self._newest and not self._reader.view.timestamp_field:
             relations.require_unique_view(lookup.scan, base, self._reader)

@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
+from daedalus.pipelines.days import stream as day_stream
 from daedalus.pipelines.days.context import scan_range
 from daedalus.pipelines.days.counts import NULL_KEY
 from daedalus.pipelines.days.lookup_found import FoundVersions
 from daedalus.pipelines.days.lookup_held import MemoryShare, TooManyVersionsError
-from daedalus.pipelines.days.lookup_keys import KeyedRows
+from daedalus.pipelines.days.lookup_keys import KeyedRows, nulls_of
 from daedalus.pipelines.days.lookup_plan import LookupPlan
 from daedalus.pipelines.days.lookup_rows import HeldRows, RowsNotHeldError, beside, in_order
+from daedalus.pipelines.days.lookup_slices import RowSlices
+from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.relations import DayRelations
+from daedalus.pipelines.days.rolling_tiers import spine_columns
 from daedalus.pipelines.days.shape import main_chain
-from daedalus.pipelines.days.stream import DayStream
+from daedalus.pipelines.days.stream import DROPPED, DayStream
 from daedalus.pipelines.duckdb_session import connection_beside, fewer_threads
 from daedalus.pipelines.operator_sql import column_sql
 from daedalus.pipelines.operators import ROW, TICK, Filter, Project, Scan, TimeRange
@@ -40,8 +44,9 @@ if TYPE_CHECKING:
 
     from daedalus.pipelines.days.aggregates import Resources
     from daedalus.pipelines.days.context import DayContext
+    from daedalus.pipelines.days.lookup_keys import Keys
     from daedalus.pipelines.days.lookup_plan import Lookup
-    from daedalus.pipelines.operators import AnyOperator
+    from daedalus.pipelines.operators import AnyOperator, PointInTimeJoin, RollingAggregate
     from daedalus.storage.sources.parquet import ParquetSnapshot
 
 #: Of the memory that aggregation may use, what versions may take beside it, and as much again the rows.
@@ -102,8 +107,11 @@ class LookupStream(DayStream):
         self._memory = MemoryShare(self._most)
         self._chunk_bytes = min(_CHUNK_BYTES, resources.streaming // 8)
         self._rows: pa.Table | None = None
+        self._sliced: RowSlices | None = None
         self._columns_of_rows: dict[str, str] | None = None
         self._keyed: KeyedRows | None = None
+        self._numbered = False
+        self._nulls_of_keys: dict[str, int] = {}
         self._found: list[FoundVersions] = []
         self._threads = int(resources.duckdb_config.get("threads") or os.cpu_count() or 1)
 
@@ -115,7 +123,7 @@ class LookupStream(DayStream):
             RowsNotHeldError: nor do the rows, or their types do not come back from Arrow.
         """
         super().prepare()
-        if self._keyed is None:
+        if not self._numbered:
             raise RowsNotHeldError
         if not self._tail:
             width = sum(found.width for found in self._found)
@@ -136,25 +144,66 @@ class LookupStream(DayStream):
         self._relations.leave(name)
         super().add(operator)
         self._hold_rows(name)
-        keys = [lookup.keys for lookup in self._plan.lookups]
         with self._context.profile.shared(name, "keys"):
-            self._keyed = keyed = KeyedRows(self._keys_of_rows(keys), keys)
-        self._found = self._versions_of([lookup for lookup in self._plan.lookups if lookup.given], keyed)
+            known, between = self._number_keys()
+        self._numbered = True
+        lookups = [lookup for lookup in self._plan.lookups if lookup.given]
+        self._found = self._versions_of(lookups, known, between)
 
     def _hold_rows(self, name: str) -> None:
-        """Hold the rows in Arrow where they fit, else as a table."""
-        if self._graph.is_kept(name):
-            return
-        types = self._graph.types(name)
-        if not self._plan.reads:
-            self._columns_of_rows = self._plan.passed_on(types, self._relations.absent[name])
-        scans = [one for one in self._context.pipeline.upstream(name) if isinstance(one, Scan)]
-        with fewer_threads(self._graph.connection, self._workers(scans)):
-            if self._columns_of_rows is not None or (self._may_fit(types) and self._graph.comes_back(name)):
-                self._rows = HeldRows(self._relations, name, self._most).read()
-            if self._rows is None and self._plan.needs_held:
-                raise RowsNotHeldError
+        """Hold the rows in Arrow where they fit, else as a table: of which slices are held, where they must be."""
+        if not self._graph.is_kept(name):
+            types = self._graph.types(name)
+            if not self._plan.reads:
+                self._columns_of_rows = self._plan.passed_on(types, self._relations.absent[name])
+            scans = [one for one in self._context.pipeline.upstream(name) if isinstance(one, Scan)]
+            with fewer_threads(self._graph.connection, self._workers(scans)):
+                if self._columns_of_rows is not None or (
+                    self._may_fit(types) and self._graph.comes_back(name)
+                ):
+                    self._rows = HeldRows(self._relations, name, self._most).read()
+            if self._rows is not None:
+                return
+            if self._plan.needs_held:
+                self._sliced = self._slices_of(name)
             self._graph.keep(name)
+        elif self._plan.reads:
+            self._sliced = self._slices_of(name)
+
+    def _slices_of(self, name: str) -> RowSlices:
+        """The rows as slices, where all that follows is done row by row.
+
+        Raises:
+            RowsNotHeldError: something needs all rows at once.
+        """
+        late = self._beside.aggregates if self._beside is not None else ()
+        if not late or self._tail[0].inputs[0] != self._plan.begin:
+            raise RowsNotHeldError
+        if not all(operator in late or _is_by_row(operator) for operator in self._tail):
+            raise RowsNotHeldError
+        read = {column for lookup in self._plan.lookups for column in lookup.read}
+        for operator in late:
+            if read.intersection(spine_columns(operator.specs, self._columns[operator.inputs[0]])):
+                raise RowsNotHeldError
+        slices = RowSlices(self._graph, name, day_stream.SLICE_ROWS)
+        if not slices.can_number(self._plan_keys) or not self._graph.comes_back(name):
+            raise RowsNotHeldError
+        return slices
+
+    @property
+    def _plan_keys(self) -> list[tuple[str, ...]]:
+        return [lookup.keys for lookup in self._plan.lookups]
+
+    def _number_keys(self) -> tuple[Mapping[tuple[str, ...], Keys], tuple[int, int]]:
+        """The numbers of the rows' keys, and the first and the last row's time."""
+        keys = self._plan_keys
+        if self._sliced is not None:
+            self._nulls_of_keys = self._sliced.nulls(keys)
+            return {names: self._sliced.keys(names) for names in keys}, self._sliced.between()
+        rows = self._keys_of_rows(keys)
+        self._keyed = KeyedRows(rows, keys)
+        self._nulls_of_keys = nulls_of(rows, keys)
+        return self._keyed.known, self._keyed.between()
 
     def _may_fit(self, types: Mapping[str, str]) -> bool:
         """Whether so many rows as the day's files hold may take no more memory than they may; others are tried."""
@@ -170,21 +219,39 @@ class LookupStream(DayStream):
 
     def _give_what_is_read(self) -> None:
         """The rows that the other operators begin with: what they read of the lookups are further columns."""
-        if self._rows is None:
-            raise RowsNotHeldError
         rows, begin = self._plan.rows, self._plan.begin
         types, absent = dict(self._graph.types(rows)), self._relations.absent[rows]
         for found in self._found:
             types |= found.read_types
             absent |= found.absent
-            for column, values in found.read_values().items():
-                self._rows = self._rows.append_column(column, values)
-        self._graph.give(begin, self._rows)
+        if self._sliced is not None:
+            self._begin_with(self._sliced.sample())
+        elif self._rows is not None:
+            self._rows = self._with_what_is_read(self._rows)
+            self._graph.give(begin, self._rows)
+        else:
+            raise RowsNotHeldError
         self._relations.absent[begin] = absent
         if self._graph.types(begin) != types:
             raise RowsNotHeldError
 
-    def _versions_of(self, lookups: Sequence[Lookup], keyed: KeyedRows) -> list[FoundVersions]:
+    def _begin_with(self, rows: pa.Table) -> pa.Table:
+        """Let these rows, with what is read of their lookups, be those that the other operators begin with."""
+        known = {found.keys: found.known for found in self._found}
+        self._keyed = KeyedRows(rows, list(known), known)
+        given = self._with_what_is_read(rows)
+        self._graph.give(self._plan.begin, given)
+        return given
+
+    def _with_what_is_read(self, rows: pa.Table) -> pa.Table:
+        for found in self._found:
+            for column, values in found.read_values(cast("KeyedRows", self._keyed)).items():
+                rows = rows.append_column(column, values)
+        return rows
+
+    def _versions_of(
+        self, lookups: Sequence[Lookup], known: Mapping[tuple[str, ...], Keys], between: tuple[int, int]
+    ) -> list[FoundVersions]:
         """What each lookup finds; local files are read side by side."""
         sources, profile = self._context.sources, self._context.profile
         local = [
@@ -200,7 +267,7 @@ class LookupStream(DayStream):
         for lookup in lookups:
             if lookup.operator.output not in beside:
                 with profile.shared(lookup.operator.name, "versions"):
-                    made = FoundVersions(lookup, keyed, self._relations, self._memory)
+                    made = FoundVersions(lookup, known[lookup.keys], between, self._relations, self._memory)
                 found[lookup.operator.output] = made
         if beside:
             each = min(self._threads // threads, self._workers(lookup.scan for lookup in local))
@@ -208,7 +275,7 @@ class LookupStream(DayStream):
             def read_beside(lookup: Lookup) -> FoundVersions:
                 with connection_beside(self._graph.connection) as connection:
                     relations = DayRelations(self._context, connection)
-                    return FoundVersions(lookup, keyed, relations, self._memory)
+                    return FoundVersions(lookup, known[lookup.keys], between, relations, self._memory)
 
             with fewer_threads(self._graph.connection, each), ThreadPoolExecutor(threads) as pool:
                 for lookup, made in zip(local, pool.map(read_beside, local), strict=True):
@@ -265,26 +332,57 @@ class LookupStream(DayStream):
 
     def _streamed(self, relation: str) -> Iterator[pa.Table]:
         """Rows that are only filtered and computed with come in order; what is passed on need not go through SQL."""
-        if self._rows is None or not self._is_row_by_row(relation):
+        if (self._rows is None and self._sliced is None) or not self._is_row_by_row(relation):
             yield from super()._streamed(relation)
             return
-        rows, begin = self._rows, self._plan.begin
+        begin = self._plan.begin
         passed = self._passed_from(begin)
         columns = list(self._graph.types(relation))
         made = ", ".join(quote_ident(name) for name in columns if name not in passed or name == ROW)
         sql = f"SELECT {made} FROM (\n{self._graph.sql(relation)}\n)"
         self._graph.statements.append((relation, sql))
-        for start in range(0, max(rows.num_rows, 1), _SLICE_ROWS):
-            part = rows.slice(start, _SLICE_ROWS)
-            self._graph.give(begin, part)
-            with fewer_threads(self._graph.connection, 1):
-                found = in_order(self._graph.fetch(sql, relation))
-            table = beside(found, part, passed).select(columns)
-            if not start:
-                yield table.schema.empty_table()
-            for batch in table.combine_chunks().to_batches(max_chunksize=self._rows_per_chunk):
-                yield pa.Table.from_batches([batch])
-        self._graph.give(begin, rows)
+        table = None
+        for rows in self._rows_in_slices():
+            for start in range(0, max(rows.num_rows, 1), _SLICE_ROWS):
+                part = rows.slice(start, _SLICE_ROWS)
+                self._graph.give(begin, part)
+                with fewer_threads(self._graph.connection, 1):
+                    found = in_order(self._graph.fetch(sql, relation))
+                first, table = table is None, beside(found, part, passed).select(columns)
+                if first:
+                    yield table.schema.empty_table()
+                for batch in table.combine_chunks().to_batches(max_chunksize=self._rows_per_chunk):
+                    yield pa.Table.from_batches([batch])
+            self._graph.give(begin, rows)
+
+    def _rows_in_slices(self) -> Iterator[pa.Table]:
+        """The rows that the other operators begin with, all of them or slice by slice."""
+        if self._sliced is None:
+            yield cast("pa.Table", self._rows)
+            return
+        for rows in self._sliced:
+            yield self._begin_with(rows)
+            give_back_memory()  # else each slice adds to what the allocators hold
+
+    # ------------------------------------------------------------------ of slices
+
+    def _before_tail(self) -> list[AnyOperator]:
+        before = super()._before_tail()
+        return before if self._sliced is None else before[:-1]
+
+    def _rows_before(self, operator: RollingAggregate | PointInTimeJoin) -> str:
+        return self._plan.rows if self._sliced is not None else super()._rows_before(operator)
+
+    def _still_read(self) -> set[str]:
+        return super()._still_read() | ({self._plan.rows} if self._sliced is not None else set())
+
+    def _send_again(self, filters: Sequence[AnyOperator], source: str) -> None:
+        if self._sliced is None:
+            super()._send_again(filters, source)
+            return
+        for rows in RowSlices(self._graph, DROPPED, day_stream.SLICE_ROWS):
+            self._begin_with(rows)
+            self._count_dropped(filters, rows.num_rows, 0)
 
     def _passed_from(self, begin: str) -> dict[str, str]:
         """Output columns that are columns of the rows they begin with, positions included."""
@@ -306,8 +404,7 @@ class LookupStream(DayStream):
         name, aggregates = relation, self._beside.aggregates if self._beside is not None else ()
         while name != self._plan.begin:
             operator = self._context.pipeline.producer(name)
-            each = isinstance(operator, Project) or (isinstance(operator, Filter) and not operator.counts)
-            if self._graph.is_kept(name) or not (each or operator in aggregates):
+            if self._graph.is_kept(name) or not (_is_by_row(operator) or operator in aggregates):
                 return False
             name = operator.inputs[0]
         return self._graph.held(name) is not None
@@ -322,17 +419,22 @@ class LookupStream(DayStream):
     def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
         """The counters of the other operators, and the NULL keys of the lookups."""
         counted = super().counters(rows_out, nulls)
-        nulls_of_keys = self._keyed.nulls if self._keyed is not None else {}
-        return counted | {NULL_KEY + name: count for name, count in nulls_of_keys.items()}
+        return counted | {NULL_KEY + name: count for name, count in self._nulls_of_keys.items()}
 
     def _with_values(self, chunk: pa.Table, threads: ThreadPoolExecutor) -> pa.Table:
-        places = cast("KeyedRows", self._keyed).places(chunk[ROW].to_numpy())
+        keyed = cast("KeyedRows", self._keyed)
+        places = keyed.places(chunk[ROW].to_numpy())
 
         def values_of(found: FoundVersions) -> dict[str, pa.ChunkedArray]:
             with self._context.profile.timed(found.name, "lookup", chunk.num_rows):
-                return found.values(places)
+                return found.values(keyed, places)
 
         values: dict[str, pa.ChunkedArray] = {}
         for made in threads.map(values_of, self._found):
             values |= made
         return self._plan.held.beside(chunk, values)
+
+
+def _is_by_row(operator: AnyOperator) -> bool:
+    """Whether SQL makes each row, or drops it, by itself."""
+    return isinstance(operator, Project) or (isinstance(operator, Filter) and not operator.counts)

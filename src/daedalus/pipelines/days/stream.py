@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 16_384
 #: Rows that one statement finishes: it joins and sorts them as a whole.
 SLICE_ROWS = 1_000_000
+#: The table of rows that did not arrive.
+DROPPED = "__dropped"
 
 
 class DayStream:
@@ -113,8 +115,12 @@ class DayStream:
             self.add(operator)
         if self._tail and self._beside is None:
             self._graph.keep(self._tail[0].inputs[0], ordered=True)
-        before = main_chain(self._context.pipeline)[: -len(self._tail) or None]
-        self._counts.count_before(self._context, self._relations, before, tuple(self._from_files))
+        cheap = tuple(self._from_files)
+        self._counts.count_before(self._context, self._relations, self._before_tail(), cheap)
+
+    def _before_tail(self) -> list[AnyOperator]:
+        """The operators of the main chain whose relations have all rows before the stream."""
+        return main_chain(self._context.pipeline)[: -len(self._tail) or None]
 
     def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
         """Rows that came in and were dropped, and NULL keys; see `DayCounts.counters`."""
@@ -346,10 +352,14 @@ class DayStream:
         arrived = pa.chunked_array([part for column in passed for part in column.chunks], pa.int64())
         self._graph.connection.register("__arrived", pa.table({ROW: arrived}))
         missing = f"SELECT * FROM {quote_ident(whole)} ANTI JOIN __arrived USING ({ROW})"
-        self._graph.execute(f"CREATE OR REPLACE TABLE __dropped AS {missing}", source)
+        self._graph.execute(f"CREATE OR REPLACE TABLE {DROPPED} AS {missing}", source)
         self._graph.connection.unregister("__arrived")
-        self._graph.define(source, "SELECT * FROM __dropped", ())
-        dropped = self._graph.rows("SELECT count(*) FROM __dropped", source)[0][0]
+        self._send_again(filters, source)
+
+    def _send_again(self, filters: Sequence[AnyOperator], source: str) -> None:
+        """Count what each filter drops of the table of dropped rows, once rows of `source`."""
+        self._graph.define(source, f"SELECT * FROM {DROPPED}", ())
+        dropped = self._graph.rows(f"SELECT count(*) FROM {DROPPED}", source)[0][0]
         self._count_dropped(filters, dropped, 0)
 
     def _set_aside(self, source: str) -> str:
@@ -382,12 +392,16 @@ class DayStream:
 
     def _drop_what_is_not_read(self) -> None:
         """Forget tables that only the aggregates needed."""
-        names = set(self._graph.composed(self._final.output))
-        read = {name for one in self._context.pipeline if one.output in names for name in one.inputs}
+        read = self._still_read()
         for operator in self._context.pipeline:
             name = operator.output
-            if name not in read | names and self._graph.knows(name) and self._graph.is_kept(name):
+            if name not in read and self._graph.knows(name) and self._graph.is_kept(name):
                 self._graph.drop(name)
+
+    def _still_read(self) -> set[str]:
+        """The relations that the finished rows are made from."""
+        names = set(self._graph.composed(self._final.output))
+        return names.union(*(one.inputs for one in self._context.pipeline if one.output in names))
 
     def _histories_of(self, operator: RollingAggregate | PointInTimeJoin) -> dict[str | None, pa.Table]:
         wanted = history_columns(operator)

@@ -178,9 +178,13 @@ class _Shard:
             self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
             if last:
                 self._writer.close()
+                self._writer = None  # it would hold its buffers for as long as the day is written
         with self._timed("sink", "statistics", group.num_rows):
             self._parts.append(table_sketches(group, sample=sample))
-        return merge_sketches(self._parts) if last else {}
+        if not last:
+            return {}
+        parts, self._parts = self._parts, []
+        return merge_sketches(parts)
 
     def abandon(self) -> None:
         """Close the file, which is not whole."""
