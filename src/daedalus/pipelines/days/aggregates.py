@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow as pa
 from daedalus.compute.aggregate import Aggregation
 from daedalus.compute.windows import ends_of_another
 from daedalus.pipelines.days.memory import give_back_memory
+from daedalus.pipelines.days.one_behind import OneBehind
 from daedalus.pipelines.days.rolling_tiers import blamed_on, history_inputs, relation_specs, spine_columns
 from daedalus.pipelines.days.spilled_rows import BUCKET, JoinedBuckets, SpillWriter, deal_out, read_rows
 from daedalus.pipelines.operators import ROW
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
     from daedalus.pipelines.days.spilled_rows import SpillFolder
     from daedalus.pipelines.operators import PointInTimeJoin, RollingAggregate
 
-_BATCH_ROWS = 65_536
+_BATCH_ROWS = 262_144
+#: Rows of a bucket whose lists are made at a time.
+_GATHERED_ROWS = 32_768
 #: Rows of finished buckets that are held at a time, over all buckets.
 _JOINED_ROWS = 32_768
 _MOST_BUCKETS = 256
@@ -315,10 +319,10 @@ class DayAggregate:
                 name: read_rows(paths[number]) for name, paths in histories.items()
             }
             whole = _Whole(read_rows(path), tables, keyed, self._engine, self._resources)
-            with contextlib.closing(whole):
+            with contextlib.closing(whole), OneBehind() as behind:
                 writer: SpillWriter | None = None
-                for start in range(0, max(len(whole.rows), 1), batch):
-                    part = whole.rows[start : start + batch]
+                for start in range(0, max(len(whole.rows), 1), _GATHERED_ROWS):
+                    part = whole.rows[start : start + _GATHERED_ROWS]
                     columns = [pa.array(part), *whole.spilled(part)]
                     names = [ROW, *(spec.name for spec in keyed.specs)]
                     table = pa.Table.from_arrays(columns, names)
@@ -326,7 +330,8 @@ class DayAggregate:
                         schema = table.schema
                         writer = self._resources.spill.writer(schema)
                     if len(part):
-                        writer.write(table)
+                        behind.do(partial(writer.write, table, batch))
+                behind.wait()
                 if writer is not None:
                     writer.close()
                     finished.append(writer.path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from daedalus.pipelines.days.one_behind import OneBehind
 from daedalus.pipelines.operators import ROW, TICK
 from daedalus.sql.identifiers import quote_literal
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import contextlib
     import datetime as dt
     from collections.abc import Callable, Iterable
-    from concurrent.futures import Future
     from pathlib import Path
 
     import pyarrow.parquet as pq
@@ -80,8 +80,7 @@ class DayFiles:
     def __init__(self, folder: Path, finish: Callable[[dt.date, Path], None]) -> None:
         self._folder = folder
         self._finish = finish
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="daedalus-history")
-        self._written: Future[None] | None = None
+        self._behind = OneBehind()
         self._open: tuple[dt.date, Path, RowsFile] | None = None
 
     def __enter__(self) -> DayFiles:
@@ -92,7 +91,7 @@ class DayFiles:
             if kind is None:
                 self._close()
         finally:
-            self._writer.shutdown()
+            self._behind.__exit__(kind)
             if self._open is not None:  # incomplete
                 self._open[2].close()
 
@@ -111,16 +110,10 @@ class DayFiles:
             self._close()
             path = self._folder / day.isoformat()
             self._open = (day, path, RowsFile(path, before))
-        self._wait()
-        self._written = self._writer.submit(_write, self._open[2], rows, measured)
-
-    def _wait(self) -> None:
-        if self._written is not None:
-            self._written.result()
-            self._written = None
+        self._behind.do(partial(_write, self._open[2], rows, measured))
 
     def _close(self) -> None:
-        self._wait()
+        self._behind.wait()
         if self._open is not None:
             day, path, file = self._open
             self._open = None

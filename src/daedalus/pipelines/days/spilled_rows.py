@@ -8,6 +8,7 @@ columns wait in a file, by position, until the stream asks for them.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 from daedalus.compute.lists import take_rows
 from daedalus.compute.windows import restored
 from daedalus.errors import ExecutionError
+from daedalus.pipelines.days.one_behind import OneBehind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,15 +69,15 @@ class SpillWriter:
             self._file = pa.OSFile(str(path), "wb")
             self._writer = pa.ipc.new_file(self._file, schema, options=_FORMAT)
 
-    def write(self, table: pa.Table) -> None:
-        """Append rows.
+    def write(self, table: pa.Table, rows: int | None = None) -> None:
+        """Append rows, in batches of at most `rows`.
 
         Raises:
             ExecutionError: the disk is full, or the folder holds all that it may.
         """
         before = self._file.tell()
         with blamed_on_disk():
-            self._writer.write_table(table)
+            self._writer.write_table(table, max_chunksize=rows)
         self._folder.count(self._file.tell() - before)
 
     def close(self) -> None:
@@ -106,17 +108,22 @@ def deal_out(folder: SpillFolder, reader: pa.RecordBatchReader, buckets: int) ->
     """Split rows by their column `__bucket` into one file each, their order kept; returns the files."""
     at = reader.schema.get_field_index(BUCKET)
     writers = [folder.writer(reader.schema.remove(at)) for _ in range(buckets)]
+
+    def write(rows: pa.Table, ends: list[int]) -> None:
+        start = 0
+        for writer, end in zip(writers, ends, strict=True):
+            if end > start:
+                writer.write(rows.slice(start, end - start))
+            start = end
+
     try:
-        for batch in reader:
-            bucket = batch.column(at).to_numpy().astype(np.uint16)
-            order = np.argsort(bucket, kind="stable")
-            ends = np.cumsum(np.bincount(bucket, minlength=buckets))
-            rows = pa.Table.from_batches([batch]).remove_column(at).take(pa.array(order))
-            start = 0
-            for writer, end in zip(writers, ends.tolist(), strict=True):
-                if end > start:
-                    writer.write(rows.slice(start, end - start))
-                start = end
+        with OneBehind() as behind:
+            for batch in reader:
+                bucket = batch.column(at).to_numpy().astype(np.uint16)
+                order = np.argsort(bucket, kind="stable")
+                ends = np.cumsum(np.bincount(bucket, minlength=buckets)).tolist()
+                rows = pa.Table.from_batches([batch]).remove_column(at).take(pa.array(order))
+                behind.do(partial(write, rows, ends))
     finally:
         for writer in writers:
             writer.close()
