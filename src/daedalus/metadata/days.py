@@ -64,10 +64,11 @@ class DayManifest:
     format: int = _FORMAT
 
     def to_json(self) -> str:
-        """Readable JSON, keys sorted."""
-        # All is plain data: copying it, as `asdict` does, takes longer than a small day.
+        """Readable JSON, keys sorted: one line for each of them, and for each column."""
+        # All is plain data: copying it, as `asdict` does, takes longer than a small day. So does `indent`.
         plain = {one.name: getattr(self, one.name) for one in fields(self)}
-        return json.dumps(plain, indent=1, sort_keys=True)
+        columns = {"columns": _object(_texts(plain.pop("columns")), "  ")}
+        return _object(_texts(plain) | columns, " ")
 
     @classmethod
     def from_json(cls, text: str) -> DayManifest:
@@ -79,6 +80,16 @@ class DayManifest:
         data["schema"] = tuple((name, kind) for name, kind in data["schema"])
         data["files"] = tuple((name, size) for name, size in data["files"])
         return cls(**data)
+
+
+def _texts(plain: dict[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value, sort_keys=True) for key, value in plain.items()}
+
+
+def _object(texts: dict[str, str], indent: str) -> str:
+    """A JSON object with a line for each key, whose value is JSON already."""
+    lines = ",\n".join(f"{indent}{json.dumps(key)}: {texts[key]}" for key in sorted(texts))
+    return f"{{\n{lines}\n{indent[1:]}}}"
 
 
 class DayStore:

@@ -365,8 +365,19 @@ class _Whole:
 
     def columns(self, rows: NDArray[np.int64]) -> list[pa.Array]:
         """One array per spec, for these positions."""
-        return self._aggregation.columns(np.searchsorted(self.rows, rows))
+        return self._aggregation.columns(_places(self.rows, rows))
 
     def spilled(self, rows: NDArray[np.int64]) -> list[pa.Array]:
         """As `columns`, with lengths for lists that are the ends of others."""
-        return self._aggregation.spilled(np.searchsorted(self.rows, rows))
+        return self._aggregation.spilled(_places(self.rows, rows))
+
+
+def _places(among: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where rising values stand among rising ones; they are near one another."""
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    first, last = (int(place) for place in np.searchsorted(among, rows[[0, -1]]))
+    if last - first + 1 == len(rows):
+        return np.arange(first, last + 1)
+    near: NDArray[np.int64] = np.searchsorted(among[first : last + 1], rows)
+    return first + near

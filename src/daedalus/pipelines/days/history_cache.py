@@ -301,18 +301,24 @@ class HistoryCache:
 
         portions = [days[start : start + size] for start in range(0, len(days), size)]
         work = [piece for together in portions for piece in _pieces(together, pieces)]
-        with contextlib.suppress(TooManyRowsError, NotExactError), DayFiles(parts, finish) as files:
-            for made in self._side_by_side(work, held, connection):
+        threads = min(self._threads(), len(work))
+        files = DayFiles(parts, finish, threads)
+        with contextlib.suppress(TooManyRowsError, NotExactError), files:
+            for made in self._side_by_side(work, threads, held, connection):
                 for day, table in made:
                     files.add(day, table, _before(day), self._profiled(table.num_rows))
         return len(finished)
 
+    def _threads(self) -> int:
+        """How many pieces are made at a time."""
+        own = int(self._context.config.duckdb_settings().get("threads") or os.cpu_count() or 1)
+        return 1 if self._context.profile.on else min(own, _MOST_THREADS)
+
+    @staticmethod
     def _side_by_side(
-        self, work: Sequence[_Piece], held: HeldHistory, connection: duckdb.DuckDBPyConnection
+        work: Sequence[_Piece], threads: int, held: HeldHistory, connection: duckdb.DuckDBPyConnection
     ) -> Iterator[list[tuple[dt.date, pa.Table]]]:
-        """The rows of each piece, in order, made in as many threads as the run may use."""
-        threads = int(self._context.config.duckdb_settings().get("threads") or os.cpu_count() or 1)
-        threads = 1 if self._context.profile.on else min(threads, len(work), _MOST_THREADS)
+        """The rows of each piece, in order, made in so many threads."""
         if threads == 1:
             for piece in work:
                 yield piece.rows(held)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -70,35 +71,38 @@ class RowsFile:
 
 
 class DayFiles:
-    """Writes the files of days beside the thread that reads them, one table at a time. Use as a context manager.
+    """Writes the files of days beside the thread that makes their rows. Use as a context manager.
 
     Args:
         folder: where the files are begun.
         finish: told of each day and its whole file, in the thread that adds rows.
+        threads: days that are written at a time, each by one thread, one table at a time.
     """
 
-    def __init__(self, folder: Path, finish: Callable[[dt.date, Path], None]) -> None:
+    def __init__(self, folder: Path, finish: Callable[[dt.date, Path], None], threads: int = 1) -> None:
         self._folder = folder
         self._finish = finish
-        self._behind = OneBehind()
-        self._open: tuple[dt.date, Path, RowsFile] | None = None
+        self._idle = [OneBehind() for _ in range(threads)]
+        self._open: deque[_OpenDay] = deque()
 
     def __enter__(self) -> DayFiles:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
-            if kind is None:
-                self._close()
+            while kind is None and self._open:
+                self._finish_oldest()
         finally:
-            self._behind.__exit__(kind)
-            if self._open is not None:  # incomplete
-                self._open[2].close()
+            for one in self._open:  # incomplete
+                one.behind.__exit__(kind)
+                one.file.close()
+            for behind in self._idle:
+                behind.__exit__(kind)
 
     def add(
         self, day: dt.date, rows: pa.Table, before: int, measured: contextlib.AbstractContextManager[None]
     ) -> None:
-        """Append rows to the file of a day, whose rows come one after the other; the day before is then finished.
+        """Append rows to the file of a day, whose rows come one after the other; days are finished in order.
 
         Args:
             day: of the rows.
@@ -106,19 +110,30 @@ class DayFiles:
             before: the number of the row before the day's first.
             measured: is around the writing.
         """
-        if self._open is None or self._open[0] != day:
-            self._close()
+        if not self._open or self._open[-1].day != day:
+            if not self._idle:
+                self._finish_oldest()
             path = self._folder / day.isoformat()
-            self._open = (day, path, RowsFile(path, before))
-        self._behind.do(partial(_write, self._open[2], rows, measured))
+            self._open.append(_OpenDay(day, path, RowsFile(path, before), self._idle.pop()))
+        newest = self._open[-1]
+        newest.behind.do(partial(_write, newest.file, rows, measured))
 
-    def _close(self) -> None:
-        self._behind.wait()
-        if self._open is not None:
-            day, path, file = self._open
-            self._open = None
-            file.close()
-            self._finish(day, path)
+    def _finish_oldest(self) -> None:
+        one = self._open[0]
+        one.behind.wait()
+        self._open.popleft()
+        self._idle.append(one.behind)
+        one.file.close()
+        self._finish(one.day, one.path)
+
+
+class _OpenDay(NamedTuple):
+    """A day whose file is being written."""
+
+    day: dt.date
+    path: Path
+    file: RowsFile
+    behind: OneBehind
 
 
 def _write(file: RowsFile, rows: pa.Table, measured: contextlib.AbstractContextManager[None]) -> None:

@@ -342,18 +342,18 @@ class LookupStream(DayStream):
         sql = f"SELECT {made} FROM (\n{self._graph.sql(relation)}\n)"
         self._graph.statements.append((relation, sql))
         table = None
-        for rows in self._rows_in_slices():
-            for start in range(0, max(rows.num_rows, 1), _SLICE_ROWS):
-                part = rows.slice(start, _SLICE_ROWS)
-                self._graph.give(begin, part)
-                with fewer_threads(self._graph.connection, 1):
+        with fewer_threads(self._graph.connection, 1):
+            for rows in self._rows_in_slices():
+                for start in range(0, max(rows.num_rows, 1), _SLICE_ROWS):
+                    part = rows.slice(start, _SLICE_ROWS)
+                    self._graph.give(begin, part)
                     found = in_order(self._graph.fetch(sql, relation))
-                first, table = table is None, beside(found, part, passed).select(columns)
-                if first:
-                    yield table.schema.empty_table()
-                for batch in table.combine_chunks().to_batches(max_chunksize=self._rows_per_chunk):
-                    yield pa.Table.from_batches([batch])
-            self._graph.give(begin, rows)
+                    first, table = table is None, beside(found, part, passed).select(columns)
+                    if first:
+                        yield table.schema.empty_table()
+                    for batch in table.combine_chunks().to_batches(max_chunksize=self._rows_per_chunk):
+                        yield pa.Table.from_batches([batch])
+                self._graph.give(begin, rows)
 
     def _rows_in_slices(self) -> Iterator[pa.Table]:
         """The rows that the other operators begin with, all of them or slice by slice."""
