@@ -335,7 +335,8 @@ class DayAggregate:
                 if writer is not None:
                     writer.close()
                     finished.append(writer.path)
-            del tables
+            del tables, whole
+            give_back_memory()  # the next bucket's arrays are of other sizes
         return JoinedBuckets(finished, schema, ends_of_another(keyed.specs))
 
 

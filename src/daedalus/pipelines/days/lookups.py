@@ -28,6 +28,7 @@ from daedalus.pipelines.days.lookup_rows import HeldRows, RowsNotHeldError, besi
 from daedalus.pipelines.days.lookup_slices import RowSlices
 from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.relations import DayRelations
+from daedalus.pipelines.days.resources import less_for_duckdb
 from daedalus.pipelines.days.rolling_tiers import spine_columns
 from daedalus.pipelines.days.shape import main_chain
 from daedalus.pipelines.days.stream import DROPPED, DayStream
@@ -360,9 +361,10 @@ class LookupStream(DayStream):
         if self._sliced is None:
             yield cast("pa.Table", self._rows)
             return
-        for rows in self._sliced:
-            yield self._begin_with(rows)
-            give_back_memory()  # else each slice adds to what the allocators hold
+        with less_for_duckdb(self._graph.connection):
+            for rows in self._sliced:
+                yield self._begin_with(rows)
+                give_back_memory()  # else each slice adds to what the allocators hold
 
     # ------------------------------------------------------------------ of slices
 

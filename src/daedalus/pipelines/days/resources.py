@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Of `memory_limit`. The rest is for lookups beside the rows, and for what allocators hold back.
 DUCKDB_SHARE, AGGREGATION_SHARE, STREAM_SHARE = 0.4, 0.2, 0.25
+#: Of `memory_limit`, DuckDB's while the slices of a large day stream: it reads them, and joins nothing.
+SLICES_SHARE = 0.2
 #: Into how many parts aggregation is divided; 0 decides by memory. Tests set it.
 BUCKETS = 0
 _UNITS = {"B": 0, "bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
@@ -48,6 +50,20 @@ def day_resources(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, 
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def less_for_duckdb(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let DuckDB spill tables beyond `SLICES_SHARE`, where it may spill; for a while."""
+    own = bytes_of(connection, "memory_limit")
+    if not own or not _text(connection, "temp_directory"):
+        yield
+        return
+    connection.execute(f"SET memory_limit = '{int(own / DUCKDB_SHARE * SLICES_SHARE)}B'")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET memory_limit = '{own}B'")
 
 
 def _text(connection: duckdb.DuckDBPyConnection, name: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from daedalus.errors import DaedalusError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain, NotExactError
+from daedalus.pipelines.days.memory import keep_freed_memory
 from daedalus.pipelines.profiling import NO_PROFILE, DayProfile
 from daedalus.pipelines.training import run_skeleton_stage
 
@@ -98,6 +99,7 @@ class DayWork:
 
     def run(self, shared: SharedWork, report: Callable[[str], None] | None = None) -> Done:
         """Write the day, whole or not at all."""
+        keep_freed_memory()
         started = time.perf_counter()
         store = DayStore(shared.root, lock_seconds=shared.lock_seconds)
         profile = shared.profile(self.day)
@@ -131,6 +133,7 @@ class HistoryWork:
 
     def run(self, shared: SharedWork, report: Callable[[str], None] | None = None) -> Done:
         """Make the files; what fails here fails again in the day that needs it, which says so better."""
+        keep_freed_memory()
         started = time.perf_counter()
         profile = shared.profile(self.day)
         context = dataclasses.replace(shared.context, day=self.day, profile=profile)
