@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from daedalus.errors import DaedalusError, ExecutionError, SourceError
 from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.days.lookups import prepared_stream
-from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.qid import DenseNumbers
 from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.pipelines.days.resources import day_resources
@@ -125,9 +124,6 @@ def _write_day(
     except BaseException:
         store.discard(folder)
         raise
-    finally:
-        # What a day needed would lie idle beside the next day's own.
-        give_back_memory()
     return manifest
 
 

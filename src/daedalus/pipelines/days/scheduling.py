@@ -15,6 +15,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daedalus.errors import ExecutionError
+from daedalus.pipelines.days.memory import give_back_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -60,7 +61,8 @@ class InThisProcess:
             yield index, one.run(shared, tell)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Give back what the days needed: each used the memory of the one before, which takes time to get anew."""
+        give_back_memory()
 
 
 class _Spawning(SpawnContext):
