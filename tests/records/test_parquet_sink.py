@@ -62,3 +62,37 @@ def test_rows_that_cannot_be_written_end_the_day(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not there"):
         sink.write(pa.table({"a": range(30)}))
     sink.abort()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["x" * 512] * 4, pa.string()),
+        ([["y" * 256, None, "y" * 256]] * 4, pa.list_(pa.string())),
+        ([{"b": b"z" * 512}] * 4, pa.struct([("b", pa.binary())])),
+        ([[("k", "v" * 511)]] * 4, pa.map_(pa.string(), pa.string())),
+        ([["w" * 512]] * 4, pa.list_(pa.string(), 1)),
+    ],
+)
+def test_pages_of_long_texts_stay_small(values: list[object], kind: pa.DataType) -> None:
+    long = pa.table({"a": [1, 2, 3, 4], "t": pa.array(values, kind)})
+    assert parquet._batch_for(long) == parquet._PAGE_BYTES // 513
+    assert parquet._batch_for(long.slice(1, 2)) == parquet._batch_for(long)
+    assert parquet._batch_for(long.slice(0, 0)) == parquet._MOST_VALUES
+    assert parquet._batch_for(long.select(["a"])) == parquet._MOST_VALUES
+
+
+def test_texts_that_become_longer_end_their_row_group_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_LEAST_VALUES", 1)
+    monkeypatch.setattr(parquet, "_MOST_VALUES", 4)
+    monkeypatch.setattr(parquet, "_PAGE_BYTES", 40)
+    texts = ["a"] * 4 + ["b" * 30] * 4 + ["c" * 30] * 8
+    table = pa.table({"t": texts})
+    sink = ParquetSink(tmp_path, table.schema)
+    sink.write(table)
+    sink.close()
+    files = [pq.ParquetFile(path) for path in sorted(tmp_path.iterdir())]
+    assert [file.metadata.num_row_groups for file in files] == [1 + 4, 2]
+    assert pa.concat_tables([file.read() for file in files])["t"].to_pylist() == texts

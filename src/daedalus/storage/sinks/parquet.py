@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from daedalus.storage.arrow_kinds import is_list, is_text
 from daedalus.storage.column_sketches import merge_sketches, table_sketches
 from daedalus.storage.column_stats import SAMPLED
 from daedalus.storage.content_hash import ContentHash
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 65_536
 SHARD_ROWS = 2 * ROW_GROUP_ROWS
 #: Values that are encoded at a time, and a page has at least as many: 1,024, the default, takes a tenth more time.
-_BATCH_VALUES = 65_536
+_MOST_VALUES, _LEAST_VALUES = 65_536, 1_024
+#: Bytes of text, about, that may be one page.
+_PAGE_BYTES = 4 << 20
 
 Timed = Callable[[str, str, int], AbstractContextManager[None]]
 
@@ -165,6 +169,7 @@ class _Shard:
         self.path = path
         self._timed = timed
         self._writer: pq.ParquetWriter | None = None
+        self._batch = _LEAST_VALUES
         self._parts: list[Sketches] = []
 
     def write(self, groups: list[pa.Table], sample: int, *, last: bool) -> Sketches:
@@ -172,16 +177,19 @@ class _Shard:
         group = groups.pop()
         with self._timed("sink", "write", group.num_rows):
             if self._writer is None:
+                self._batch = _batch_for(group)
                 dictionaries = dictionary_columns(group)
                 self._writer = pq.ParquetWriter(
                     self.path,
                     group.schema,
                     compression="zstd",
                     use_dictionary=dictionaries,
-                    write_batch_size=_BATCH_VALUES,
+                    write_batch_size=self._batch,
                 )
             group = group.combine_chunks()
-            self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            # A page ends with its row group: texts may be longer than those that came first.
+            fits = self._batch <= _batch_for(group)
+            self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS if fits else _LEAST_VALUES)
             if last:
                 self._writer.close()
                 self._writer = None  # it would hold its buffers for as long as the day is written
@@ -196,3 +204,27 @@ class _Shard:
         """Close the file, which is not whole."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _batch_for(group: pa.Table) -> int:
+    """Values to encode at a time, so that a page of the longest texts stays small: the same however rows came."""
+    sizes = [sum(_text_bytes(chunk) for chunk in column.chunks) for column in group.columns]
+    longest: int = max([0, *sizes]) // max(group.num_rows, 1)
+    return min(_MOST_VALUES, max(_LEAST_VALUES, _PAGE_BYTES // (longest + 1)))
+
+
+def _text_bytes(array: pa.Array) -> int:
+    """The bytes of all texts in a column, in its lists and structs too."""
+    kind = array.type
+    if isinstance(array, pa.DictionaryArray):
+        return _text_bytes(array.dictionary_decode())
+    if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return int(pc.sum(pc.binary_length(array)).as_py() or 0)
+    if pa.types.is_map(kind):
+        pairs = pa.struct([("key", kind.key_type), ("value", kind.item_type)])
+        return _text_bytes(array.cast(pa.list_(pairs)))
+    if is_list(kind):
+        return _text_bytes(array.flatten())
+    if pa.types.is_struct(kind):
+        return sum(map(_text_bytes, array.flatten()))
+    return 0
