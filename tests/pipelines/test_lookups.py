@@ -342,6 +342,21 @@ def test_rows_of_a_large_day_are_held_slice_by_slice(
     assert counters(found) == counters(expected)
 
 
+def test_a_large_day_whose_keys_do_not_fit_is_joined_in_sql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = NEWEST | COUNTED | {"columns": [*NEWEST["columns"], "rolling:n"]}
+    project = project_of(tmp_path, 3, service)
+    expected = project.run("s", [DAY], output_root=str(tmp_path / "whole"))
+    slices = counted_calls(monkeypatch, day_lookups.LookupStream, "_begin_with")
+    monkeypatch.setattr(day_lookups.LookupStream, "_may_fit", lambda *_: False)
+    monkeypatch.setattr(day_lookups, "_SHARE", 1e-9)
+    found = project.run("s", [DAY], output_root=str(tmp_path / "sql"))
+    assert not slices
+    assert found.hashes == expected.hashes
+    assert counters(found) == counters(expected)
+
+
 def counted_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[int]:
     """Rows of the first argument of every call from now on."""
     calls: list[int] = []

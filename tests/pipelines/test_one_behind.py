@@ -55,12 +55,14 @@ def test_an_error_of_the_caller_is_not_hidden_by_one_behind_it() -> None:
         _do(_fail, then=ValueError("mine"))
 
 
-@pytest.mark.parametrize("spills", [True, False])
-def test_duckdb_gets_less_for_a_while_where_it_may_spill(spills: bool, tmp_path: Path) -> None:
-    settings = {"memory_limit": "400MB", "temp_directory": str(tmp_path) if spills else ""}
+@pytest.mark.parametrize(("spills", "limit"), [(True, "1600MB"), (False, "1600MB"), (True, "400MB")])
+def test_duckdb_gets_less_for_a_while_where_it_may_spill(spills: bool, limit: str, tmp_path: Path) -> None:
+    settings = {"memory_limit": limit, "temp_directory": str(tmp_path) if spills else ""}
     with duckdb_session(settings) as connection:
         own = bytes_of(connection, "memory_limit")
         with less_for_duckdb(connection):
             meanwhile = bytes_of(connection, "memory_limit")
-        assert bytes_of(connection, "memory_limit") == pytest.approx(own, rel=1e-3)
-    assert meanwhile == pytest.approx(own * SLICES_SHARE / DUCKDB_SHARE if spills else own, rel=1e-3)
+        assert bytes_of(connection, "memory_limit") == pytest.approx(own, rel=0.1)  # told in tenths of GiB
+    assert meanwhile == pytest.approx(
+        own * SLICES_SHARE / DUCKDB_SHARE if spills and limit == "1600MB" else own, rel=0.1
+    )

@@ -35,7 +35,8 @@ class Keys:
         index: from a key's value to its number; None for keys of several columns or of other types.
     """
 
-    def __init__(self, parts: Sequence[pa.Array]) -> None:
+    def __init__(self, parts: Sequence[pa.Array | pa.ChunkedArray]) -> None:
+        parts = [_one_array(part) for part in parts]
         columns = {f"k{n}": part for n, part in enumerate(parts)}
         self.distinct = pa.table(columns | {"code": pa.array(np.arange(len(parts[0]), dtype=np.int64))})
         self.index = _index_of(parts[0]) if len(parts) == 1 else None
@@ -146,8 +147,8 @@ def _places(values: pa.Array | pa.ChunkedArray, among: pa.Array) -> NDArray[np.i
     return places
 
 
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(whole, pa.ChunkedArray):
         whole = whole.chunk(0) if whole.num_chunks else pa.array([], whole.type)
     return whole

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Types of keys whose values Arrow tells apart as SQL's `=` does; of floats it knows two zeros.
 _EXACT = (SIMPLE | INTEGERS) - {"FLOAT", "DOUBLE"}
+_READ_ROWS = 262_144
 
 
 class RowSlices:
@@ -40,12 +41,16 @@ class RowSlices:
         types = self._graph.types(self._name)
         return _EXACT.issuperset(types[name] for one in keys for name in one)
 
-    def keys(self, names: tuple[str, ...]) -> Keys:
-        """The distinct keys of all rows."""
+    def keys(self, names: tuple[str, ...], most: int) -> Keys:
+        """The distinct keys of all rows.
+
+        Raises:
+            MemoryError: they take more than `most` bytes.
+        """
         columns = ", ".join(quote_ident(name) for name in names)
         known = " AND ".join(f"{quote_ident(name)} IS NOT NULL" for name in names)
         sql = f"SELECT DISTINCT {columns} FROM {quote_ident(self._name)} WHERE {known}"
-        return Keys([column.combine_chunks() for column in self._graph.fetch(sql, self._name).columns])
+        return Keys(self._graph.fetch_at_most(sql, self._name, _READ_ROWS, most).columns)
 
     def nulls(self, keys: Sequence[tuple[str, ...]]) -> dict[str, int]:
         """How many NULLs each key column has."""

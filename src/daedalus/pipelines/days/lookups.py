@@ -196,11 +196,19 @@ class LookupStream(DayStream):
         return [lookup.keys for lookup in self._plan.lookups]
 
     def _number_keys(self) -> tuple[Mapping[tuple[str, ...], Keys], tuple[int, int]]:
-        """The numbers of the rows' keys, and the first and the last row's time."""
+        """The numbers of the rows' keys, and the first and the last row's time.
+
+        Raises:
+            RowsNotHeldError: the keys alone take more memory than they may.
+        """
         keys = self._plan_keys
         if self._sliced is not None:
             self._nulls_of_keys = self._sliced.nulls(keys)
-            return {names: self._sliced.keys(names) for names in keys}, self._sliced.between()
+            try:
+                known = {names: self._sliced.keys(names, self._most) for names in keys}
+            except MemoryError:
+                raise RowsNotHeldError from None
+            return known, self._sliced.between()
         rows = self._keys_of_rows(keys)
         self._keyed = KeyedRows(rows, keys)
         self._nulls_of_keys = nulls_of(rows, keys)

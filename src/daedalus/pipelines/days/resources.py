@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DUCKDB_SHARE, AGGREGATION_SHARE, STREAM_SHARE = 0.4, 0.2, 0.25
 #: Of `memory_limit`, DuckDB's while the slices of a large day stream: it reads them, and joins nothing.
 SLICES_SHARE = 0.2
+#: With less than this for DuckDB, sorting a slice may fail.
+LEAST_FOR_SLICES = 512 << 20
 #: Into how many parts aggregation is divided; 0 decides by memory. Tests set it.
 BUCKETS = 0
 _UNITS = {"B": 0, "bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
@@ -54,12 +56,16 @@ def day_resources(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, 
 
 @contextlib.contextmanager
 def less_for_duckdb(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let DuckDB spill tables beyond `SLICES_SHARE`, where it may spill; for a while."""
+    """Let DuckDB spill tables beyond `SLICES_SHARE`, where it may spill and can work with that; for a while."""
+    import duckdb
+
     own = bytes_of(connection, "memory_limit")
-    if not own or not _text(connection, "temp_directory"):
+    less = int(own / DUCKDB_SHARE * SLICES_SHARE)
+    if less < LEAST_FOR_SLICES or not _text(connection, "temp_directory"):
         yield
         return
-    connection.execute(f"SET memory_limit = '{int(own / DUCKDB_SHARE * SLICES_SHARE)}B'")
+    with contextlib.suppress(duckdb.OutOfMemoryException):  # what is in use now is more
+        connection.execute(f"SET memory_limit = '{less}B'")
     try:
         yield
     finally:
