@@ -6,6 +6,7 @@ import datetime as dt
 import random
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -14,7 +15,10 @@ from daedalus.metadata.days import DayStore
 from daedalus.pipelines.days import lookup_order, lookup_plan, lookup_versions
 from daedalus.pipelines.days import lookups as day_lookups
 from daedalus.pipelines.days import stream as day_stream
+from daedalus.pipelines.days.lookup_keys import Keys
 from daedalus.pipelines.days.lookup_plan import LookupPlan
+from daedalus.pipelines.days.lookup_slices import RowSlices
+from daedalus.pipelines.days.relation_graph import RelationGraph
 from daedalus.pipelines.days.total_order import TotalOrder
 from support.project import Project, write_project
 
@@ -458,3 +462,53 @@ def test_a_value_that_does_not_fit_late_in_a_stream_is_told(where: str, tmp_path
     )
     with pytest.raises(SourceError, match=rf"view {where} .*column level.*2147483648"):
         project.run("s", [DAY])
+
+
+def test_rows_of_a_large_day_whose_lookups_nothing_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed_on = [{"view": "place"}, {"view": "plain"}]
+    columns = ["events:user_id", "events:seq", "place:size", "plain:note", "rolling:n", "rolling:m"]
+    service = {"name": "s", "version": SERVICE["version"], "session_column": "place_id"} | COUNTED
+    service |= {"spine": SERVICE["spine"], "views": passed_on, "columns": columns}
+    project = project_of(tmp_path, 2, service)
+    plan = LookupPlan.of(project.pipeline("s"), project.catalog(project.config()))
+    assert plan is not None
+    assert plan.needs_held
+    assert not plan.reads
+    expected = project.run("s", [DAY], output_root=str(tmp_path / "whole"))
+    monkeypatch.setattr(day_lookups.LookupStream, "_may_fit", lambda *_: False)
+    monkeypatch.setattr(day_stream, "SLICE_ROWS", 4)
+    found = project.run("s", [DAY], output_root=str(tmp_path / "slices"))
+    assert repr(found.rows(DAY)) == repr(expected.rows(DAY))
+    assert found.hashes == expected.hashes
+    assert counters(found) == counters(expected)
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(0, [0]), (1, [1]), (4, [4]), (5, [4, 1]), (9, [4, 4, 1])])
+def test_slices_have_all_rows_in_order(rows: int, sizes: list[int]) -> None:
+    with duckdb.connect() as connection:
+        graph = RelationGraph(connection)
+        graph.define("r", f"SELECT 100 - i AS __row, i % 3 AS a, i AS __t FROM range({rows}) AS t(i)", ())
+        graph.keep("r")
+        found = list(RowSlices(graph, "r", 4))
+        assert [table.num_rows for table in found] == sizes
+        assert pa.concat_tables(found)["__row"].to_pylist() == sorted(100 - i for i in range(rows))
+        numbered = RowSlices(graph, "r", 4).keys(("a",), 1 << 20)
+        assert sorted(numbered.distinct["k0"].to_pylist()) == sorted({i % 3 for i in range(rows)})
+
+
+def test_keys_of_several_columns_are_found_again() -> None:
+    parts = [pa.array(["x", "y", "x", "z"]), pa.array([1, 1, 2, 9])]
+    keys = Keys(parts)
+    asked = pa.table({"a": ["z", "x", None, "x", "x", "y"], "b": [9, 2, 1, None, 1, 1]})
+    assert keys.codes(asked.columns).tolist() == [3, 2, -1, -1, 0, 1]
+
+
+def test_a_large_day_of_which_no_row_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = NEWEST | COUNTED | {"columns": [*NEWEST["columns"], "rolling:n"]}
+    service |= {"content_filter": [{"name": "none", "sql": "level IS NULL AND level IS NOT NULL"}]}
+    project = project_of(tmp_path, 3, service)
+    monkeypatch.setattr(day_lookups.LookupStream, "_may_fit", lambda *_: False)
+    monkeypatch.setattr(day_stream, "SLICE_ROWS", 4)
+    assert project.run("s", [DAY], output_root=str(tmp_path / "slices")).rows(DAY) == []

@@ -70,10 +70,13 @@ class RowSlices:
         return self._graph.fetch(f"SELECT * FROM {quote_ident(self._name)} LIMIT 0", self._name)
 
     def __iter__(self) -> Iterator[pa.Table]:
+        """The slices in order; one without rows, where there are none."""
         found = self._graph.fetch(f"SELECT {ROW} FROM {quote_ident(self._name)} ORDER BY {ROW}", self._name)
         starts = found[ROW].to_numpy()[:: self._size].tolist()
         del found
         columns = list(self._graph.types(self._name))
+        if not starts:
+            yield self.sample()
         for index, start in enumerate(starts):
             below = f" AND {ROW} < {starts[index + 1]}" if index + 1 < len(starts) else ""
             yield self._graph.arrow(self._name, columns, f"WHERE {ROW} >= {start}{below}")

@@ -178,7 +178,8 @@ class LookupStream(DayStream):
             RowsNotHeldError: something needs all rows at once.
         """
         late = self._beside.aggregates if self._beside is not None else ()
-        if not late or self._tail[0].inputs[0] != self._plan.begin:
+        # The slices need a relation of their own: others read all rows.
+        if not self._plan.reads or not late or self._tail[0].inputs[0] != self._plan.begin:
             raise RowsNotHeldError
         if not all(operator in late or _is_by_row(operator) for operator in self._tail):
             raise RowsNotHeldError
@@ -333,7 +334,7 @@ class LookupStream(DayStream):
             yield pa.Table.from_batches([batch])
 
     def _in_slices(self, source: str, rows: int) -> Iterator[pa.Table]:
-        if not self._is_row_by_row(self._final.output):
+        if self._sliced is None and not self._is_row_by_row(self._final.output):
             yield from super()._in_slices(source, rows)
             return
         self._drop_what_is_not_read()
@@ -341,7 +342,7 @@ class LookupStream(DayStream):
 
     def _streamed(self, relation: str) -> Iterator[pa.Table]:
         """Rows that are only filtered and computed with come in order; what is passed on need not go through SQL."""
-        if (self._rows is None and self._sliced is None) or not self._is_row_by_row(relation):
+        if self._sliced is None and (self._rows is None or not self._is_row_by_row(relation)):
             yield from super()._streamed(relation)
             return
         begin = self._plan.begin
