@@ -88,11 +88,11 @@ def test_texts_that_become_longer_end_their_row_group_sooner(
     monkeypatch.setattr(parquet, "_LEAST_VALUES", 1)
     monkeypatch.setattr(parquet, "_MOST_VALUES", 4)
     monkeypatch.setattr(parquet, "_PAGE_BYTES", 40)
-    texts = ["a"] * 4 + ["b" * 30] * 4 + ["c" * 30] * 8
+    texts = ["a"] * 4 + ["b" * 100] * 4 + ["c" * 8] * 4 + ["d" * 30] * 4 + ["e" * 100] * 8
     table = pa.table({"t": texts})
     sink = ParquetSink(tmp_path, table.schema)
     sink.write(table)
     sink.close()
     files = [pq.ParquetFile(path) for path in sorted(tmp_path.iterdir())]
-    assert [file.metadata.num_row_groups for file in files] == [1 + 4, 2]
+    assert [file.metadata.num_row_groups for file in files] == [1 + 4, 2, 2]
     assert pa.concat_tables([file.read() for file in files])["t"].to_pylist() == texts

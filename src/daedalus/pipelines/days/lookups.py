@@ -194,7 +194,7 @@ class LookupStream(DayStream):
 
     @property
     def _plan_keys(self) -> list[tuple[str, ...]]:
-        return [lookup.keys for lookup in self._plan.lookups]
+        return list(dict.fromkeys(lookup.keys for lookup in self._plan.lookups))
 
     def _number_keys(self) -> tuple[Mapping[tuple[str, ...], Keys], tuple[int, int]]:
         """The numbers of the rows' keys, and the first and the last row's time.

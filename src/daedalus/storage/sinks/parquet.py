@@ -38,6 +38,8 @@ SHARD_ROWS = 2 * ROW_GROUP_ROWS
 _MOST_VALUES, _LEAST_VALUES = 65_536, 1_024
 #: Bytes of text, about, that may be one page.
 _PAGE_BYTES = 4 << 20
+#: A shard's later texts may be longer by so much, before its row groups become small.
+_MOST_TIMES_LONGER = 8
 
 Timed = Callable[[str, str, int], AbstractContextManager[None]]
 
@@ -187,8 +189,9 @@ class _Shard:
                     write_batch_size=self._batch,
                 )
             group = group.combine_chunks()
-            # A page ends with its row group: texts may be longer than those that came first.
-            fits = self._batch <= _batch_for(group)
+            # A page ends with its row group: texts may be much longer than those that came first.
+            page = self._batch * _longest_texts(group)
+            fits = self._batch == _LEAST_VALUES or page <= _MOST_TIMES_LONGER * _PAGE_BYTES
             self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS if fits else _LEAST_VALUES)
             if last:
                 self._writer.close()
@@ -207,10 +210,14 @@ class _Shard:
 
 
 def _batch_for(group: pa.Table) -> int:
-    """Values to encode at a time, so that a page of the longest texts stays small: the same however rows came."""
+    """Values to encode at a time, so that a page of the longest texts stays small."""
+    return min(_MOST_VALUES, max(_LEAST_VALUES, _PAGE_BYTES // (_longest_texts(group) + 1)))
+
+
+def _longest_texts(group: pa.Table) -> int:
+    """Bytes of text to a row, in the column that has most: the same however the rows came."""
     sizes = [sum(_text_bytes(chunk) for chunk in column.chunks) for column in group.columns]
-    longest: int = max([0, *sizes]) // max(group.num_rows, 1)
-    return min(_MOST_VALUES, max(_LEAST_VALUES, _PAGE_BYTES // (longest + 1)))
+    return int(max([0, *sizes]) // max(group.num_rows, 1))
 
 
 def _text_bytes(array: pa.Array) -> int:
