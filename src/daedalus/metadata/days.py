@@ -153,7 +153,8 @@ class DayStore:
         owner_file = locks / f"{day.isoformat()}.owner"
         with self._writing(day):
             locks.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(locks / f"{day.isoformat()}.lock")
+            # A day may be finished by another thread than began it.
+            lock = FileLock(locks / f"{day.isoformat()}.lock", thread_local=False)
             self._acquire(lock, day, owner_file)
         try:
             with self._writing(day):

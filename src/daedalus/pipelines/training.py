@@ -1,13 +1,14 @@
 """The skeleton stage: for each target day, the SQL source layer and the Arrow operators, written as Parquet.
 
 The day's connection has its own memory, threads and spill folder, so that days do not share limits. While one
-chunk is computed the one before it is written.
+chunk is computed the one before it is written, and while the last rows are written the next day may begin.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,16 +20,17 @@ from daedalus.pipelines.days.lookups import prepared_stream
 from daedalus.pipelines.days.qid import DenseNumbers
 from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.pipelines.days.resources import day_resources
+from daedalus.pipelines.days.stepwise import Stepwise
 from daedalus.pipelines.days.stream import output_schema, without_positions
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.run_sources import views_behind
 from daedalus.storage.exact_cast import cast_exactly
-from daedalus.storage.sinks.parquet import ROW_GROUP_ROWS, ParquetSink, SinkResult
+from daedalus.storage.sinks.parquet import ROW_GROUP_ROWS, ParquetSink
 from daedalus.storage.sources.faults import backend_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from daedalus.pipelines.days.context import DayContext
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 QID = "qid"
 _MOST_WRITERS = 2
+#: Of a day with more rows the last ones are written before the next begins: it needs all of the memory.
+_MOST_ROWS_BESIDE = 1_000_000
 
 
 def run_skeleton_stage(
@@ -60,10 +64,25 @@ def run_skeleton_stage(
     Raises:
         ExecutionError: names day and operator; an earlier version of the day is left as it was.
     """
+    return Stepwise(skeleton_day_in_steps(context, store, fingerprint, report=report)).rest()
+
+
+def skeleton_day_in_steps(
+    context: DayContext,
+    store: DayStore,
+    fingerprint: dict[str, Any],
+    *,
+    report: Callable[[str], None] | None = None,
+) -> Generator[None, None, DayManifest]:
+    """The same in three steps, for whoever has several days to make.
+
+    The first prepares the day: lookups are read, histories at hand, nothing is written. The second makes its rows.
+    The last, which any thread may take, writes what then still waits to be written, and commits the day.
+    """
     tell = report or _ignore
     try:
         with store.locked(context.day):
-            return _write_day(context, store, fingerprint, tell)
+            return (yield from _day_in_steps(context, store, fingerprint, tell))
     except ExecutionError as error:
         _placed(error, context)
         raise
@@ -91,10 +110,11 @@ def _placed(error: DaedalusError, context: DayContext) -> None:
         context.sources.blame(error, views_behind(context.pipeline, error.operator))
 
 
-def _write_day(
+def _day_in_steps(
     context: DayContext, store: DayStore, fingerprint: dict[str, Any], tell: Callable[[str], None]
-) -> DayManifest:
+) -> Generator[None, None, DayManifest]:
     folder = store.begin(context.day)
+    rows: _Rows | None = None
     try:
         settings = context.config.duckdb_settings()
         with (
@@ -103,34 +123,56 @@ def _write_day(
         ):
             tell("reading and joining")
             stream = prepared_stream(context, connection, resources)
+            yield
             tell("aggregating and writing")
-            written, schema, ts_range = _write_stream(folder, stream, context, resources.streaming)
+            rows = _write_stream(folder, stream, context, resources.streaming)
+            counts = stream.counts
+            del stream  # it holds the day's rows
         context.sources.verify_unchanged()
+        if rows.sink.rows <= _MOST_ROWS_BESIDE:
+            yield
+        written = rows.sink.close()
         manifest = DayManifest(
             day=context.day.isoformat(),
-            schema=tuple((field.name, str(field.type)) for field in schema),
+            schema=tuple((field.name, str(field.type)) for field in rows.schema),
             row_count=written.row_count,
-            ts_min=_instant(ts_range[0], context.ticks_per_second),
-            ts_max=_instant(ts_range[1], context.ticks_per_second),
+            ts_min=_instant(rows.first, context.ticks_per_second),
+            ts_max=_instant(rows.last, context.ticks_per_second),
             content_hash=written.content_hash,
             fingerprint=fingerprint,
             files=written.files,
-            counters=stream.counters(
+            counters=counts.counters(
                 written.row_count, {name: stats.nulls for name, stats in written.columns}
             ),
             columns={name: stats.to_mapping() for name, stats in written.columns},
         )
         store.commit(context.day, folder, manifest)
     except BaseException:
+        if rows is not None:
+            rows.sink.abort()
         store.discard(folder)
         raise
     return manifest
 
 
-def _write_stream(
-    folder: Path, stream: DayStream, context: DayContext, stream_memory: int
-) -> tuple[SinkResult, pa.Schema, tuple[int | None, int | None]]:
-    """Write the stream's tables in a thread of its own, one behind the computation."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """The day's rows, handed to the sink.
+
+    Attributes:
+        sink: still open.
+        first: the smallest time in ticks; None without rows.
+        last: the largest.
+    """
+
+    sink: ParquetSink
+    schema: pa.Schema
+    first: int | None
+    last: int | None
+
+
+def _write_stream(folder: Path, stream: DayStream, context: DayContext, stream_memory: int) -> _Rows:
+    """Hand the stream's tables to a sink, in a thread of its own, one behind the computation."""
     sink: ParquetSink | None = None
     schema: pa.Schema | None = None
     low: int | None = None
@@ -164,9 +206,7 @@ def _write_stream(
             raise
     if schema is None:
         raise ExecutionError("the pipeline made no table", day=context.day.isoformat())
-    if sink is None:
-        sink = _sink(folder, schema, context, 1)
-    return sink.close(), schema, (low, high)
+    return _Rows(sink=sink or _sink(folder, schema, context, 1), schema=schema, first=low, last=high)
 
 
 def _sink(folder: Path, schema: pa.Schema, context: DayContext, groups: int) -> ParquetSink:

@@ -42,11 +42,13 @@ class DayCounts:
         rows_in: the spine's rows of the day.
         after: (filters, rows that passed them), in the order of the chain; rows None are not known.
         keys: rows that reached the joins, and NULLs per key column.
+        nulls_beside: NULLs per key column of the lookups that are set beside the rows.
     """
 
     rows_in: int = 0
     after: list[tuple[str, int | None]] = field(default_factory=list)
     keys: dict[str, int] = field(default_factory=dict)
+    nulls_beside: Mapping[str, int] = field(default_factory=dict)
     _key_names: tuple[str, ...] = ()
     _in_tail: dict[str, int] = field(default_factory=dict)
 
@@ -104,7 +106,7 @@ class DayCounts:
         if not self.keys:
             known = {NULL_KEY + name: nulls[name] for name in self._key_names if nulls and name in nulls}
             self.keys = {KEYED: rows_out} | known if known else {}
-        return found | self.keys
+        return found | self.keys | {NULL_KEY + name: count for name, count in self.nulls_beside.items()}
 
     def _count_keys(self, context: DayContext, relations: DayRelations, chain: Sequence[AnyOperator]) -> None:
         """NULLs in the key columns of the joins, where a relation with all of them is kept as a table."""

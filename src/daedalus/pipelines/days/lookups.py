@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from daedalus.pipelines.days import stream as day_stream
 from daedalus.pipelines.days.context import scan_range
-from daedalus.pipelines.days.counts import NULL_KEY
 from daedalus.pipelines.days.lookup_found import FoundVersions
 from daedalus.pipelines.days.lookup_held import MemoryShare, TooManyVersionsError
 from daedalus.pipelines.days.lookup_keys import KeyedRows, nulls_of
@@ -112,7 +111,6 @@ class LookupStream(DayStream):
         self._columns_of_rows: dict[str, str] | None = None
         self._keyed: KeyedRows | None = None
         self._numbered = False
-        self._nulls_of_keys: dict[str, int] = {}
         self._found: list[FoundVersions] = []
         self._threads = int(resources.duckdb_config.get("threads") or os.cpu_count() or 1)
 
@@ -204,7 +202,7 @@ class LookupStream(DayStream):
         """
         keys = self._plan_keys
         if self._sliced is not None:
-            self._nulls_of_keys = self._sliced.nulls(keys)
+            self.counts.nulls_beside = self._sliced.nulls(keys)
             try:
                 known = {names: self._sliced.keys(names, self._most) for names in keys}
             except MemoryError:
@@ -212,7 +210,7 @@ class LookupStream(DayStream):
             return known, self._sliced.between()
         rows = self._keys_of_rows(keys)
         self._keyed = KeyedRows(rows, keys)
-        self._nulls_of_keys = nulls_of(rows, keys)
+        self.counts.nulls_beside = nulls_of(rows, keys)
         return self._keyed.known, self._keyed.between()
 
     def _may_fit(self, types: Mapping[str, str]) -> bool:
@@ -426,11 +424,6 @@ class LookupStream(DayStream):
             return
         for start in range(0, max(self._rows.num_rows, 1), self._rows_per_chunk):
             yield self._rows.slice(start, self._rows_per_chunk)
-
-    def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
-        """The counters of the other operators, and the NULL keys of the lookups."""
-        counted = super().counters(rows_out, nulls)
-        return counted | {NULL_KEY + name: count for name, count in self._nulls_of_keys.items()}
 
     def _with_values(self, chunk: pa.Table, threads: ThreadPoolExecutor) -> pa.Table:
         keyed = cast("KeyedRows", self._keyed)

@@ -9,16 +9,18 @@ import concurrent.futures
 import multiprocessing
 import os
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daedalus.errors import ExecutionError
 from daedalus.pipelines.days.memory import give_back_memory
+from daedalus.pipelines.days.stepwise import Stepwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from concurrent.futures import Future
 
     from daedalus.pipelines.days.work import Done, SharedWork, Work
 
@@ -48,17 +50,32 @@ class Workers(Protocol):
 
 
 class InThisProcess:
-    """One piece after the other."""
+    """One piece after the other; a piece prepares while the last step of the one before it is taken beside it."""
 
     def each(self, shared: SharedWork, work: Sequence[Work], report: Report) -> Generator[tuple[int, Done]]:
         """Outcomes in the order of `work`."""
-        for index, one in enumerate(work):
+        before: tuple[int, Future[Done]] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="daedalus-last-step") as beside:
+            for index, one in enumerate(work):
 
-            def tell(message: str, index: int = index) -> None:
-                report(index, message)
+                def tell(message: str, index: int = index) -> None:
+                    report(index, message)
 
-            tell("starting")
-            yield index, one.run(shared, tell)
+                tell("starting")
+                steps = Stepwise(one.in_steps(shared, tell))
+                try:
+                    steps.take()
+                    if before is not None:
+                        yield before[0], before[1].result()
+                    steps.take()
+                except BaseException:
+                    steps.close()
+                    raise
+                before = index, beside.submit(steps.rest)
+                if shared.profiled:  # what two days do at a time cannot be told apart
+                    before[1].result()
+            if before is not None:
+                yield before[0], before[1].result()
 
     def close(self) -> None:
         """Give back what the days needed: each used the memory of the one before, which takes time to get anew."""

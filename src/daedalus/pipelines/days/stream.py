@@ -58,7 +58,7 @@ from daedalus.pipelines.schema import relation_columns
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from daedalus.pipelines.days.aggregates import Resources
     from daedalus.pipelines.days.context import DayContext
@@ -81,6 +81,9 @@ class DayStream:
         relations: its relations, empty so far.
         resources: what aggregation may use; only needed for `tables`.
         rows_per_chunk: how many rows pass at once; 0 is `CHUNK_ROWS`.
+
+    Attributes:
+        counts: rows that came in and were dropped, and NULL keys; whole once all `tables` were taken.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class DayStream:
         self._resources = resources
         self._columns = relation_columns(context.pipeline)
         self._beside = BesideRows.of(self._tail, self._columns)
-        self._counts = DayCounts()
+        self.counts = DayCounts()
         self._open = contextlib.ExitStack()
         self._unit = TimeUnit(context.ticks_per_second, context.spine_ticks)
         self._duckdb_config = context.config.duckdb_settings()
@@ -116,15 +119,11 @@ class DayStream:
         if self._tail and self._beside is None:
             self._graph.keep(self._tail[0].inputs[0], ordered=True)
         cheap = tuple(self._from_files)
-        self._counts.count_before(self._context, self._relations, self._before_tail(), cheap)
+        self.counts.count_before(self._context, self._relations, self._before_tail(), cheap)
 
     def _before_tail(self) -> list[AnyOperator]:
         """The operators of the main chain whose relations have all rows before the stream."""
         return main_chain(self._context.pipeline)[: -len(self._tail) or None]
-
-    def counters(self, rows_out: int, nulls: Mapping[str, int]) -> dict[str, int]:
-        """Rows that came in and were dropped, and NULL keys; see `DayCounts.counters`."""
-        return self._counts.counters(rows_out, nulls)
 
     def add(self, operator: AnyOperator) -> None:
         """Define an operator's relation; an Arrow operator runs over all rows of its input."""
@@ -316,11 +315,11 @@ class DayStream:
         if len(filters) > 1 and rows_in:
             self._count_each(filters, source, passed)
         elif filters:
-            self._counts.drop(filters[-1].name, rows_in)
+            self.counts.drop(filters[-1].name, rows_in)
 
     def _told_apart(self, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """The chunks; then its own count for each of the last filters, where their input is at hand."""
-        names = self._counts.last_together()
+        names = self.counts.last_together()
         source = self._kept_before(names[0]) if names else ""
         passed: list[pa.ChunkedArray] = []
         for chunk in chunks:
@@ -328,7 +327,7 @@ class DayStream:
                 passed.append(chunk[ROW])
             yield chunk
         if source:
-            self._counts.forget(names)
+            self.counts.forget(names)
             filters = [one for one in main_chain(self._context.pipeline) if one.name in names]
             self._count_each(filters, source, passed)
 
@@ -448,7 +447,7 @@ class DayStream:
             if operator is not filters[-1]:
                 count = f"SELECT count(*) FROM ({self._graph.sql(operator.output)})"
                 passed = self._graph.execute(count, operator.name).fetchall()[0][0]
-            self._counts.drop(operator.name, rows - passed)
+            self.counts.drop(operator.name, rows - passed)
             rows = passed
 
     def _add_whole(self, operator: AnyOperator) -> None:

@@ -15,12 +15,13 @@ from daedalus.errors import DaedalusError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain, NotExactError
 from daedalus.pipelines.days.memory import keep_freed_memory
+from daedalus.pipelines.days.stepwise import Stepwise
 from daedalus.pipelines.profiling import NO_PROFILE, DayProfile
-from daedalus.pipelines.training import run_skeleton_stage
+from daedalus.pipelines.training import skeleton_day_in_steps
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     from daedalus.metadata.days import DayManifest
@@ -75,6 +76,16 @@ class Work(Protocol):
         """Do it here."""
         ...
 
+    def in_steps(
+        self, shared: SharedWork, report: Callable[[str], None] | None = None
+    ) -> Generator[None, None, Done]:
+        """Do it here, in steps.
+
+        The first may be taken while another piece takes its last, which any thread may take. There are at most
+        three; a piece of one step yields nothing.
+        """
+        ...
+
     def finished(self, shared: SharedWork) -> Done | None:
         """What a worker that died after the work was done would have answered."""
         ...
@@ -99,13 +110,19 @@ class DayWork:
 
     def run(self, shared: SharedWork, report: Callable[[str], None] | None = None) -> Done:
         """Write the day, whole or not at all."""
+        return Stepwise(self.in_steps(shared, report)).rest()
+
+    def in_steps(
+        self, shared: SharedWork, report: Callable[[str], None] | None = None
+    ) -> Generator[None, None, Done]:
+        """Prepare the day; make its rows; write the last of them, and commit."""
         keep_freed_memory()
         started = time.perf_counter()
         store = DayStore(shared.root, lock_seconds=shared.lock_seconds)
         profile = shared.profile(self.day)
         context = dataclasses.replace(shared.context, day=self.day, profile=profile)
         with profile.total():
-            manifest = run_skeleton_stage(context, store, self.fingerprint, report=report)
+            manifest = yield from skeleton_day_in_steps(context, store, self.fingerprint, report=report)
         return Done(seconds=time.perf_counter() - started, manifest=manifest, measures=profile.measures())
 
     def finished(self, shared: SharedWork) -> Done | None:
@@ -142,6 +159,13 @@ class HistoryWork:
             with profile.total(), contextlib.suppress(DaedalusError, NotExactError, OSError):
                 HistoryCache(context, chain).make(self.days)
         return Done(seconds=time.perf_counter() - started, measures=profile.measures())
+
+    def in_steps(
+        self, shared: SharedWork, report: Callable[[str], None] | None = None
+    ) -> Generator[None, None, Done]:
+        """In one."""
+        yield from ()
+        return self.run(shared, report)
 
     def finished(self, shared: SharedWork) -> Done | None:
         """Files that are there are not made again anyway."""

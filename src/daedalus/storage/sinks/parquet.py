@@ -8,6 +8,7 @@ so neither costs a second read.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,6 +100,11 @@ class ParquetSink:
         self._writing: deque[Future[Sketches]] = deque()
         self._sketches: Sketches = {}
 
+    @property
+    def rows(self) -> int:
+        """How many were given so far."""
+        return self._rows + self._waiting_rows
+
     def write(self, table: pa.Table) -> None:
         """Append rows."""
         for batch in table.to_batches():
@@ -112,7 +118,7 @@ class ParquetSink:
 
     def close(self) -> SinkResult:
         """Write what waits and finish every file; a day without rows is one file without rows."""
-        sample = SAMPLED if self._rows + self._waiting_rows >= SHARD_ROWS else 1
+        sample = SAMPLED if self.rows >= SHARD_ROWS else 1
         while self._waiting_rows or not self._shards:
             self._submit(min(self._waiting_rows, ROW_GROUP_ROWS), sample)
         while self._writing:
@@ -204,9 +210,10 @@ class _Shard:
         return merge_sketches(parts)
 
     def abandon(self) -> None:
-        """Close the file, which is not whole."""
+        """Close the file, which is not whole: a disk that is full may not take even its end."""
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError, pa.ArrowException):
+                self._writer.close()
 
 
 def _batch_for(group: pa.Table) -> int:
