@@ -198,6 +198,9 @@ class Bench:
         self.parser.add_argument("--repeat", type=int, default=3, help="measured runs of each method")
         self.parser.add_argument("--timeout", type=float, default=900, help="seconds for one method")
         self.parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+        self.parser.add_argument(
+            "--keep", action="store_true", help="keep the results file's tables that this run does not make"
+        )
         self.cases: list[dict[str, Any]] = []
         self.options = argparse.Namespace()
 
@@ -304,6 +307,7 @@ class Bench:
             {
                 "title": title,
                 "parameters": {name: value for name, value in parameters.items() if _plain(value)},
+                "machine": machine(),
                 "base": base.method,
                 "methods": [asdict(one) for one in found],
             }
@@ -314,7 +318,10 @@ class Bench:
         folder = self.options.results
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.script.stem}-{self.options.size}.json"
-        path.write_text(json.dumps({"machine": machine(), "cases": self.cases}, indent=1) + "\n")
+        made = {case["title"] for case in self.cases}
+        old = json.loads(path.read_text())["cases"] if self.options.keep and path.exists() else []
+        cases = [*(case for case in old if case["title"] not in made), *self.cases]
+        path.write_text(json.dumps({"cases": cases}, indent=1) + "\n")
         print(f"\nwritten to {os.path.relpath(path)}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from _harness import ROOT, Measured, markdown
 
@@ -24,21 +25,22 @@ def tables(name: str, old: str) -> str:
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return old
-    found = json.loads(path.read_text())
-    at = found["machine"]
-    peers = {**at["versions"], **at["peers"]}
-    load = ", ".join(str(one) for one in at["load"])
-    parts = [
-        f"{at['at'][:10]}, commit {at['commit']}, {at['cpus']} CPUs ({at['cpu']}), {at['memory_gib']} GiB, "
-        f"load {load}; "
-        + ", ".join(f"{package} {version}" for package, version in sorted(peers.items()))
-        + ".\n"
-    ]
-    for case in found["cases"]:
+    parts: list[str] = []
+    for case in json.loads(path.read_text())["cases"]:
+        machine = _machine(case["machine"])
+        if machine not in parts:
+            parts.append(machine)
         methods = [Measured(**one) for one in case["methods"]]
         base = next(one for one in methods if one.method == case["base"])
         parts.append(f"{case['title']}:\n\n{markdown(methods, base)}\n")
     return "\n" + "\n".join(parts) + "\n"
+
+
+def _machine(at: dict[str, Any]) -> str:
+    peers = {**at["versions"], **at["peers"]}
+    packages = ", ".join(f"{package} {version}" for package, version in sorted(peers.items()))
+    hardware = f"{at['cpus']} CPUs ({at['cpu']}), {at['memory_gib']} GiB"
+    return f"{at['at'][:10]}, commit {at['commit']}, {hardware}; {packages}.\n"
 
 
 def fault_tables() -> None:
