@@ -10,6 +10,7 @@ processes it started (Spark's JVM), `before` what it held when the first measure
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import gc
 import json
@@ -20,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = Path(os.environ.get("BENCH_PYTHON", ROOT / ".venv-bench" / "bin" / "python"))
 SIZES = {"k": 1_000, "m": 1_000_000}
 _MARK = "measured: "
+_READY = "ready"
 _PACKAGES = ("duckdb", "polars", "pyarrow", "numba", "numpy", "feast", "ibis-framework", "pyspark", "pandas")
 
 
@@ -144,6 +147,9 @@ def run_child(methods: Iterable[Method], order: dict[str, Any]) -> None:
     gc.collect()
     before = memory_of_tree()[1]
     for _ in range(order["repeat"]):
+        if order.get("in_turns"):
+            print(_READY, flush=True)
+            sys.stdin.readline()
         clock = Clock()
         answer = run()
         wall, cpu = clock.stop()
@@ -279,8 +285,18 @@ class Bench:
         parameters: dict[str, Any],
         *,
         methods: Sequence[Method] | None = None,
+        in_turns: bool = False,
     ) -> list[Measured]:
-        """Measure the methods one after another, and print their table."""
+        """Measure the methods one after another, and print their table.
+
+        Args:
+            in_turns: a run of each, then the next of each: a machine that becomes slower does so for all. Their
+                processes wait meanwhile, with what memory they hold.
+        """
+        if in_turns:
+            found = self._in_turns(methods or self.methods, folder, sample, parameters)
+            self.add(title, parameters, found, base=_base(methods or self.methods, found))
+            return found
         found = []
         for method in methods or self.methods:
             ran = self._child(
@@ -296,6 +312,24 @@ class Bench:
             found.append(ran)
         self.add(title, parameters, found, base=_base(methods or self.methods, found))
         return found
+
+    def _in_turns(
+        self, methods: Sequence[Method], folder: Path, sample: Path, parameters: dict[str, Any]
+    ) -> list[Measured]:
+        order = {
+            "folder": folder,
+            "sample": sample,
+            "parameters": parameters,
+            "repeat": self.options.repeat,
+            "in_turns": True,
+        }
+        children = [_Child(self.script, method, order, self.options.timeout) for method in methods]
+        for child in children:
+            child.start()
+        for _ in range(self.options.repeat):
+            for child in children:
+                child.run()
+        return [child.measured() for child in children]
 
     def add(
         self, title: str, parameters: Mapping[str, Any], found: list[Measured], *, base: Measured
@@ -323,6 +357,68 @@ class Bench:
         cases = [*(case for case in old if case["title"] not in made), *self.cases]
         path.write_text(json.dumps({"cases": cases}, indent=1) + "\n")
         print(f"\nwritten to {os.path.relpath(path)}")
+
+
+class _Child:
+    """A method's process that waits for its turn."""
+
+    def __init__(self, script: Path, method: Method, order: dict[str, Any], timeout: float) -> None:
+        self._method, self._timeout = method, timeout
+        self._order = json.dumps(order | {"method": method.name}, default=str)
+        self._command = [str(PEERS_PYTHON if method.peer else sys.executable), str(script), "--child"]
+        self._process: subprocess.Popen[str] | None = None
+        self._last = ""
+        self._over = False
+
+    def start(self) -> None:
+        """Let it prepare."""
+        if missing(self._method.peer):
+            return
+        self._process = subprocess.Popen(
+            [*self._command, self._order],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._until_ready()
+
+    def run(self) -> None:
+        """Let it run once, and wait."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        self._until_ready()
+
+    def measured(self) -> Measured:
+        """What it measured."""
+        if self._process is None:
+            return Measured(method=self._method.name, note=missing(self._method.peer))
+        self._process.wait()
+        if self._last.startswith(_MARK):
+            return Measured(**json.loads(self._last.removeprefix(_MARK)))
+        note = f"over {self._timeout:.0f} s" if self._over else "failed"
+        return Measured(method=self._method.name, note=note)
+
+    def _until_ready(self) -> None:
+        """Wait until it has nothing to do, or has ended."""
+        assert self._process
+        assert self._process.stdout
+        timer = threading.Timer(self._timeout, self._end)
+        timer.start()
+        for line in self._process.stdout:
+            self._last = line
+            if line.startswith((_READY, _MARK)):
+                break
+        timer.cancel()
+
+    def _end(self) -> None:
+        self._over = True
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _plain(value: Any) -> bool:

@@ -207,7 +207,7 @@ def main() -> None:
             methods = [*bench.methods] if options.ray else [one for one in bench.methods if one != ON_RAY]
             parameters = {"dimension": dimension, "ids": options.ids, "rows": options.size}
             title = f"{options.size:,} rows, two embedding columns of {dimension}"
-            bench.measure(title, root / "data", root / "sample", parameters, methods=methods)
+            bench.measure(title, root / "data", root / "sample", parameters, methods=methods, in_turns=True)
     bench.finish()
 
 

@@ -144,7 +144,8 @@ def main() -> None:
         for days in sorted({1, options.days}):
             parameters = {"days": days, "memory_limit": options.memory_limit, "rows": options.size}
             title = "one day" if days == 1 else f"{days} adjacent days"
-            found = bench.measure(f"{options.size:,} events a day, {title}", folder, sample, parameters)
+            title = f"{options.size:,} events a day, {title}"
+            found = bench.measure(title, folder, sample, parameters, in_turns=True)
             print(f"daedalus: {found[0].extra or found[0].note}")
     bench.finish()
 
