@@ -33,7 +33,7 @@ from daedalus.pipelines.run_sources import (
     ticks_per_second,
     views_behind,
 )
-from daedalus.pipelines.source_times import source_times
+from daedalus.pipelines.source_times import no_events, source_times
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import ViewReader
 
@@ -108,14 +108,9 @@ class SkeletonRun:
                 self._notify(f"view {name}: {times.doubt}. {times.mend}")
         return sorted(found)
 
-    def _no_events(self, what: str, mend: str = "") -> ExecutionError:
+    def _no_events(self, what: str, otherwise: str = "") -> ExecutionError:
         view = self._catalog.view(self._spine.source_ref)
-        times = source_times(view, self._sources.source(view.name))
-        if times is not None and times.doubt:
-            mend = f"{times.doubt}. {times.mend}"
-        elif times is not None:
-            mend = f"Its rows are of {times.span}" + (f". {mend}" if mend else "")
-        return ExecutionError(what, where=f"view {view.name}", hint=mend)
+        return no_events(what, view, source_times(view, self._sources.source(view.name)), otherwise=otherwise)
 
     def name_broken_file(self, error: ExecutionError) -> None:
         """Say in an error which file cannot be read, where its reader did not."""

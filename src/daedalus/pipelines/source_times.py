@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from daedalus.errors import ExecutionError
 from daedalus.storage.sources.parquet import ParquetSource
 from daedalus.storage.view_source import UNIT_US
 
@@ -77,6 +78,25 @@ def source_times(view: FeatureViewDef, source: Source) -> SourceTimes | None:
         last_us=last,
         better_unit=_better_unit(last / snapshot.unit_us, view.source.timestamp_unit) if counted else "",
     )
+
+
+def no_events(
+    what: str, view: FeatureViewDef, times: SourceTimes | None, *, otherwise: str = ""
+) -> ExecutionError:
+    """The error that a view has no events where they were looked for; it says where there are some.
+
+    Args:
+        what: the message.
+        view: whose events are missing.
+        times: as `source_times` gives them.
+        otherwise: what to do, where the times of the view's rows are as they should be.
+    """
+    mend = otherwise
+    if times is not None and times.doubt:
+        mend = f"{times.doubt}. {times.mend}"
+    elif times is not None:
+        mend = f"Its rows are of {times.span}" + (f". {otherwise}" if otherwise else "")
+    return ExecutionError(what, where=f"view {view.name}", hint=mend)
 
 
 def _better_unit(ticks: float, declared: str) -> str:

@@ -24,6 +24,7 @@ from daedalus.pipelines.run_sources import (
     scanned_views,
     view_ticks_per_second,
 )
+from daedalus.pipelines.source_times import no_events, source_times
 from daedalus.sql.identifiers import quote_ident, quote_literal
 from daedalus.storage.sources.base import TickRange
 from daedalus.storage.view_reader import ViewReader
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.compiling.columns import ContractColumns
     from daedalus.pipelines.operators import OperatorPipeline
     from daedalus.pipelines.settings import TrainingRunConfig
+    from daedalus.pipelines.source_times import SourceTimes
 
 ROW_ID = "daedalus_row"
 INSTANT = "daedalus_t"
@@ -64,6 +66,7 @@ class DayCopies:
         spine: the spine view's name.
         views: every view that the pipeline or the service reads, by name.
         ticks: per second, of `INSTANT`.
+        spine_times: when the spine's rows are, where its files say.
     """
 
     day: dt.date
@@ -71,6 +74,13 @@ class DayCopies:
     views: Mapping[str, ViewCopy]
     ticks: int
     catalog: FeatureCatalog
+    spine_times: SourceTimes | None = None
+
+    def no_events(self) -> ExecutionError:
+        """The error that the day has none."""
+        return no_events(
+            f"there are no events on {self.day}", self.catalog.view(self.spine), self.spine_times
+        )
 
     @property
     def day_range(self) -> tuple[int, int]:
@@ -125,9 +135,10 @@ def copy_sources(
             made[name] = _copy(
                 catalog.view(name), sources, config, ticks, file, range_=range_, is_spine=name == spine.name
             )
+        times = source_times(spine, sources.source(spine.name))
     finally:
         sources.close()
-    return DayCopies(day=day, spine=spine.name, views=made, ticks=ticks, catalog=catalog)
+    return DayCopies(day=day, spine=spine.name, views=made, ticks=ticks, catalog=catalog, spine_times=times)
 
 
 def newest_day(columns: ContractColumns, config: TrainingRunConfig) -> dt.date:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from daedalus.catalog.model import FeatureColumnRef, JoinMode
 from daedalus.catalog.registry import FeatureCatalog
-from daedalus.errors import DefinitionError, ExecutionError
+from daedalus.errors import DefinitionError
 from daedalus.pipelines.operators import Filter, OperatorPipeline, Scan
 from daedalus.sql.fragments import parse_fragment
 from daedalus.sql.identifiers import quote_literal
@@ -79,7 +79,7 @@ class Futures:
             "WHERE t >= low AND t <= high GROUP BY t ORDER BY count(*) DESC, t LIMIT 1"
         ).fetchone()
         if found is None:
-            raise ExecutionError(f"there are no events on {self._copies.day}", where=self._columns.spine.name)
+            raise self._copies.no_events()
         rows = self._connection.execute(f"SELECT r FROM {day} WHERE t = {found[0]} ORDER BY r").fetchall()
         return int(found[0]), [int(row[0]) for row in rows][::2]
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from daedalus.catalog.model import JoinMode
-from daedalus.errors import ExecutionError
 from daedalus.pipelines.days.visibility import created_ticks
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.sql.fragments import parse_fragment
@@ -84,7 +83,7 @@ def lint_day(
         first = first_instant(columns, config, copies.ticks)
         linter = _Linter(connection, columns, copies, first)
         if not linter.total:
-            raise ExecutionError(f"there are no events on {day.isoformat()}", where=f"view {copies.spine}")
+            raise copies.no_events()
         findings = [
             {"check": name, **asdict(finding), "examples": list(finding.examples)}
             for name, check in _CHECKS.items()

@@ -163,7 +163,10 @@ def test_the_table_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(
     ("day", "what"),
-    [("2026-05-06", "there are no events on 2026-05-06"), ("9999-12-31", "9999-12-31 is outside feed_start")],
+    [
+        ("2026-05-06", "no events on 2026-05-06. Its rows are of 2026-04-30 to 2026-05-05"),
+        ("9999-12-31", "9999-12-31 is outside feed_start"),
+    ],
 )
 def test_a_day_without_rows_is_not_found_sound(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], day: str, what: str
