@@ -149,7 +149,8 @@ def run_child(methods: Iterable[Method], order: dict[str, Any]) -> None:
     for _ in range(order["repeat"]):
         if order.get("in_turns"):
             print(_READY, flush=True)
-            sys.stdin.readline()
+            if not sys.stdin.readline():  # whoever gives turns is gone
+                return
         clock = Clock()
         answer = run()
         wall, cpu = clock.stop()
@@ -202,7 +203,9 @@ class Bench:
         self.parser.add_argument("--size", type=size, default=100_000, help="rows: 100k, 1M, 10M")
         self.parser.add_argument("--methods", nargs="+", help="only these; the beginning of a name is enough")
         self.parser.add_argument("--repeat", type=int, default=3, help="measured runs of each method")
-        self.parser.add_argument("--timeout", type=float, default=900, help="seconds for one method")
+        self.parser.add_argument(
+            "--timeout", type=float, default=900, help="seconds for one method, or for one of its turns"
+        )
         self.parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
         self.parser.add_argument(
             "--keep", action="store_true", help="keep the results file's tables that this run does not make"
@@ -323,7 +326,7 @@ class Bench:
             "repeat": self.options.repeat,
             "in_turns": True,
         }
-        children = [_Child(self.script, method, order, self.options.timeout) for method in methods]
+        children = [_InTurns(self.script, method, order, self.options.timeout) for method in methods]
         for child in children:
             child.start()
         for _ in range(self.options.repeat):
@@ -359,7 +362,7 @@ class Bench:
         print(f"\nwritten to {os.path.relpath(path)}")
 
 
-class _Child:
+class _InTurns:
     """A method's process that waits for its turn."""
 
     def __init__(self, script: Path, method: Method, order: dict[str, Any], timeout: float) -> None:
