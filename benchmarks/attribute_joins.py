@@ -163,8 +163,8 @@ def our_joins(job: Job) -> Callable[[], Any]:
     import pyarrow as pa
 
     from daedalus.pipelines.days.lookups import prepared_stream
+    from daedalus.pipelines.days.output_schema import without_positions
     from daedalus.pipelines.days.resources import day_resources
-    from daedalus.pipelines.days.stream import without_positions
     from daedalus.pipelines.duckdb_session import duckdb_session
     from daedalus.pipelines.run_sources import RunSources
     from daedalus.pipelines.skeleton_run import day_context

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from daedalus.errors import DaedalusError, ExecutionError, SourceError
 from daedalus.metadata.days import DayManifest, DayStore
 from daedalus.pipelines.days.lookups import prepared_stream
+from daedalus.pipelines.days.output_schema import output_schema, without_positions
 from daedalus.pipelines.days.qid import DenseNumbers
 from daedalus.pipelines.days.relation_graph import as_execution_error
 from daedalus.pipelines.days.resources import day_resources
 from daedalus.pipelines.days.stepwise import Stepwise
-from daedalus.pipelines.days.stream import output_schema, without_positions
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.run_sources import views_behind

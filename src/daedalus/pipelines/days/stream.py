@@ -50,7 +50,6 @@ from daedalus.pipelines.operators import (
     Filter,
     Join,
     PointInTimeJoin,
-    Project,
     RollingAggregate,
     Scan,
 )
@@ -63,7 +62,7 @@ if TYPE_CHECKING:
     from daedalus.pipelines.days.aggregates import Resources
     from daedalus.pipelines.days.context import DayContext
     from daedalus.pipelines.days.relations import DayRelations
-    from daedalus.pipelines.operators import AnyOperator, OperatorPipeline
+    from daedalus.pipelines.operators import AnyOperator
 
 #: Rows that pass through Arrow operators, or are given their aggregates, at once.
 CHUNK_ROWS = 16_384
@@ -469,36 +468,5 @@ class DayStream:
         absent[operator.output] = absent.get(operator.inputs[0], frozenset()) - set(made_columns(operator))
 
 
-def output_schema(pipeline: OperatorPipeline, first: pa.Schema) -> pa.Schema:
-    """The Arrow schema of the output: the contract's dtypes, and where it gives none, the values' own.
-
-    Args:
-        pipeline: its last projection is the contract.
-        first: the schema in which the values arrive.
-    """
-    final = output_operator(pipeline)
-    declared = {column.name: column.dtype for column in final.columns} if isinstance(final, Project) else {}
-    fields = []
-    for field in first:
-        dtype = declared.get(field.name, "")
-        kind = to_arrow(canonical_dtype(dtype)) if dtype else plain_type(field.type)
-        fields.append(pa.field(field.name, kind))
-    return pa.schema(fields)
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """A type as Daedalus writes it: list items are named `item` and nullable, no large or view types."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(pa.field("item", plain_type(kind.value_type)))
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    return kind
-
-
 def _call_here(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
-
-
-def without_positions(table: pa.Table) -> pa.Table:
-    """The table's named columns."""
-    return table.drop_columns([name for name in (ROW, TICK) if name in table.column_names])
