@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from daedalus.errors import CompileError, ExecutionError
 from daedalus.metadata.days import DayStore
 from daedalus.pipelines.days.arrow_udfs import resolve_arrow_udf
+from daedalus.pipelines.days.memory import keep_freed_memory
 from daedalus.pipelines.enrich.plan import configured_stores, plan_enrichment
 from daedalus.pipelines.enrich.runtime import RayEnvelope, ray_session
 from daedalus.pipelines.execution import DayResult, ExecutionRequest, ExecutionResult, RunProgress
@@ -81,6 +82,7 @@ def _run_stages(
     measures: list[Measure] = []
     target_days: list[dt.date] = list(request.target_dates)
     if request.stages != "enrich":
+        keep_freed_memory()
         sources = RunSources(catalog, request.run_config, request.pins)
         session.callback(sources.close)
         run = SkeletonRun(

@@ -20,8 +20,9 @@ from daedalus.pipelines.days.lookups import prepared_stream
 from daedalus.pipelines.days.output_schema import output_schema, without_positions
 from daedalus.pipelines.days.qid import DenseNumbers
 from daedalus.pipelines.days.relation_graph import as_execution_error
-from daedalus.pipelines.days.resources import day_resources
+from daedalus.pipelines.days.resources import day_resources, day_settings
 from daedalus.pipelines.days.stepwise import Stepwise
+from daedalus.pipelines.days.workers import workers_for_day
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.run_sources import views_behind
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from daedalus.pipelines.days.context import DayContext
     from daedalus.pipelines.days.stream import DayStream
+    from daedalus.pipelines.duckdb_session import OpenSession
     from daedalus.pipelines.profiling import NoProfile
 
 QID = "qid"
@@ -73,16 +75,25 @@ def skeleton_day_in_steps(
     fingerprint: dict[str, Any],
     *,
     report: Callable[[str], None] | None = None,
+    open_session: OpenSession = duckdb_session,
 ) -> Generator[None, None, DayManifest]:
     """The same in three steps, for whoever has several days to make.
 
     The first prepares the day: lookups are read, histories at hand, nothing is written. The second makes its rows.
-    The last, which any thread may take, writes what then still waits to be written, and commits the day.
+    The last, which any thread may take, writes what then still waits to be written, and commits the day; its
+    DuckDB session has ended by then.
+
+    Args:
+        context: the day, its pipeline and sources.
+        store: where the day goes.
+        fingerprint: what the day is made from, for its manifest.
+        report: told what is being done.
+        open_session: opens the day's DuckDB.
     """
     tell = report or _ignore
     try:
         with store.locked(context.day):
-            return (yield from _day_in_steps(context, store, fingerprint, tell))
+            return (yield from _day_in_steps(context, store, fingerprint, tell, open_session))
     except ExecutionError as error:
         _placed(error, context)
         raise
@@ -111,14 +122,19 @@ def _placed(error: DaedalusError, context: DayContext) -> None:
 
 
 def _day_in_steps(
-    context: DayContext, store: DayStore, fingerprint: dict[str, Any], tell: Callable[[str], None]
+    context: DayContext,
+    store: DayStore,
+    fingerprint: dict[str, Any],
+    tell: Callable[[str], None],
+    open_session: OpenSession,
 ) -> Generator[None, None, DayManifest]:
     folder = store.begin(context.day)
     rows: _Rows | None = None
     try:
         settings = context.config.duckdb_settings()
+        of_day = day_settings(settings, lambda most: workers_for_day(context, most))
         with (
-            duckdb_session(settings) as connection,
+            open_session(of_day) as connection,
             day_resources(connection, settings) as resources,
         ):
             tell("reading and joining")

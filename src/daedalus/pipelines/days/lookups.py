@@ -31,6 +31,7 @@ from daedalus.pipelines.days.resources import less_for_duckdb
 from daedalus.pipelines.days.rolling_tiers import spine_columns
 from daedalus.pipelines.days.shape import main_chain
 from daedalus.pipelines.days.stream import DROPPED, DayStream
+from daedalus.pipelines.days.workers import workers_for
 from daedalus.pipelines.duckdb_session import connection_beside, fewer_threads
 from daedalus.pipelines.operator_sql import column_sql
 from daedalus.pipelines.operators import ROW, TICK, Filter, Project, Scan, TimeRange
@@ -38,7 +39,7 @@ from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.sql.identifiers import quote_ident
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import duckdb
 
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 _SHARE = 0.5
 #: So many chunks at once get their values where nothing is aggregated: each column's versions enter the cache once.
 _CHUNKS = 16
-#: With fewer rows, a second thread mostly waits.
-_ROWS_PER_WORKER = 2_000_000
 #: Bytes of values that are made at once at most.
 _CHUNK_BYTES = 64 << 20
 #: Held rows that pass through SQL at once.
@@ -156,7 +155,7 @@ class LookupStream(DayStream):
             if not self._plan.reads:
                 self._columns_of_rows = self._plan.passed_on(types, self._relations.absent[name])
             scans = [one for one in self._context.pipeline.upstream(name) if isinstance(one, Scan)]
-            with fewer_threads(self._graph.connection, self._workers(scans)):
+            with fewer_threads(self._graph.connection, workers_for(self._context, scans, self._threads)):
                 if self._columns_of_rows is not None or (
                     self._may_fit(types) and self._graph.comes_back(name)
                 ):
@@ -278,7 +277,8 @@ class LookupStream(DayStream):
                     made = FoundVersions(lookup, known[lookup.keys], between, self._relations, self._memory)
                 found[lookup.operator.output] = made
         if beside:
-            each = min(self._threads // threads, self._workers(lookup.scan for lookup in local))
+            scans = (lookup.scan for lookup in local)
+            each = min(self._threads // threads, workers_for(self._context, scans, self._threads))
 
             def read_beside(lookup: Lookup) -> FoundVersions:
                 with connection_beside(self._graph.connection) as connection:
@@ -289,16 +289,6 @@ class LookupStream(DayStream):
                 for lookup, made in zip(local, pool.map(read_beside, local), strict=True):
                     found[lookup.operator.output] = made
         return [found[lookup.operator.output] for lookup in lookups]
-
-    def _workers(self, scans: Iterable[Scan]) -> int:
-        """How many of DuckDB's threads a statement over one of these scans, or over all of them, can keep busy."""
-        rows, sources = 0, self._context.sources
-        for scan in scans:
-            if is_run_relation(scan.source_ref) or not sources.is_local(scan.source_ref):
-                return self._threads
-            snapshot = cast("ParquetSnapshot", sources.source(scan.source_ref).snapshot())
-            rows += snapshot.rows(self._context.time_range(scan))
-        return 1 + rows // _ROWS_PER_WORKER
 
     def _keys_of_rows(self, keys: Sequence[tuple[str, ...]]) -> pa.Table:
         if self._rows is not None:

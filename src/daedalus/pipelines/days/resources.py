@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import shutil
 import tempfile
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from daedalus.pipelines.days.aggregates import Resources
 from daedalus.pipelines.days.spilled_rows import SpillFolder
+from daedalus.pipelines.duckdb_session import duckdb_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import duckdb
 
@@ -28,17 +30,36 @@ BUCKETS = 0
 _UNITS = {"B": 0, "bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
 
 
+def day_settings(settings: Mapping[str, str], workers: Callable[[int], int]) -> dict[str, str]:
+    """What a day's DuckDB is opened with: its share of the memory, and as many threads as it needs.
+
+    Told later, it would give back all memory that is free, which the next day then takes anew.
+
+    Args:
+        settings: `compute.duckdb_config`.
+        workers: says how many of so many threads are needed.
+    """
+    limit, threads = _limits_of(tuple(settings.items()))
+    share = {"memory_limit": f"{int(limit * DUCKDB_SHARE)}B"} if limit else {}
+    return {**settings, **share, "threads": str(workers(threads))}
+
+
+@functools.lru_cache(4)
+def _limits_of(settings: tuple[tuple[str, str], ...]) -> tuple[int, int]:
+    """The bytes and threads of a DuckDB that is opened with these settings."""
+    with duckdb_session(dict(settings)) as connection:
+        return bytes_of(connection, "memory_limit"), int(_text(connection, "threads"))
+
+
 @contextlib.contextmanager
 def day_resources(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[Resources]:
-    """Give DuckDB its share, and say what is left to aggregation; spilled rows are removed at the end.
+    """Say what is left to aggregation beside DuckDB's share; spilled rows are removed at the end.
 
     Args:
         connection: the day's own.
         settings: `compute.duckdb_config`.
     """
-    limit = bytes_of(connection, "memory_limit")
-    if limit:
-        connection.execute(f"SET memory_limit = '{int(limit * DUCKDB_SHARE)}B'")
+    limit, _ = _limits_of(tuple(settings.items()))
     own = _text(connection, "temp_directory")
     folder = Path(tempfile.mkdtemp(prefix="daedalus-rows-", dir=own or None))
     most = bytes_of(connection, "max_temp_directory_size") if "max_temp_directory_size" in settings else 0

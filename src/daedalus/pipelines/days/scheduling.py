@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import multiprocessing
 import os
 import threading
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from daedalus.errors import ExecutionError
 from daedalus.pipelines.days.memory import give_back_memory
 from daedalus.pipelines.days.stepwise import Stepwise
+from daedalus.pipelines.duckdb_session import ReusedDuckDB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -50,11 +52,18 @@ class Workers(Protocol):
 
 
 class InThisProcess:
-    """One piece after the other; a piece prepares while the last step of the one before it is taken beside it."""
+    """One piece after the other; a piece prepares while the last step of the one before it is taken beside it.
+
+    All have one DuckDB, which is empty when a piece begins.
+    """
+
+    def __init__(self) -> None:
+        self._duckdb = ReusedDuckDB()
 
     def each(self, shared: SharedWork, work: Sequence[Work], report: Report) -> Generator[tuple[int, Done]]:
         """Outcomes in the order of `work`."""
         before: tuple[int, Future[Done]] | None = None
+        shared = dataclasses.replace(shared, open_session=self._duckdb.session)
         with ThreadPoolExecutor(1, thread_name_prefix="daedalus-last-step") as beside:
             for index, one in enumerate(work):
 
@@ -79,6 +88,7 @@ class InThisProcess:
 
     def close(self) -> None:
         """Give back what the days needed: each used the memory of the one before, which takes time to get anew."""
+        self._duckdb.close()
         give_back_memory()
 
 

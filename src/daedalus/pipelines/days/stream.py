@@ -295,7 +295,6 @@ class DayStream:
             self._pass_absent_on(late)
         for operator in beside.held.operators:
             self._relations.add(operator)
-        give_back_memory()
         source = self._rows_before(beside.aggregates[0])
         rows_in = self._graph.rows(f"SELECT count(*) FROM {quote_ident(source)}", source)[0][0]
         filters = [operator for operator in beside.held.operators if isinstance(operator, Filter)]

@@ -16,6 +16,7 @@ from daedalus.metadata.days import DayStore
 from daedalus.pipelines.days.history_cache import HistoryCache, HistoryChain, NotExactError
 from daedalus.pipelines.days.memory import keep_freed_memory
 from daedalus.pipelines.days.stepwise import Stepwise
+from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.profiling import NO_PROFILE, DayProfile
 from daedalus.pipelines.training import skeleton_day_in_steps
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from daedalus.metadata.days import DayManifest
     from daedalus.pipelines.days.context import DayContext
+    from daedalus.pipelines.duckdb_session import OpenSession
     from daedalus.pipelines.profiling import Measure, NoProfile
 
 
@@ -38,12 +40,14 @@ class SharedWork:
         root: the folder of the finished days.
         profiled: whether to measure.
         lock_seconds: how long to wait for a day that somebody else holds.
+        open_session: opens a day's DuckDB.
     """
 
     context: DayContext
     root: Path
     profiled: bool = False
     lock_seconds: float = 0.0
+    open_session: OpenSession = duckdb_session
 
     def profile(self, day: dt.date) -> NoProfile:
         """What measures the work on a day."""
@@ -122,7 +126,9 @@ class DayWork:
         profile = shared.profile(self.day)
         context = dataclasses.replace(shared.context, day=self.day, profile=profile)
         with profile.total():
-            manifest = yield from skeleton_day_in_steps(context, store, self.fingerprint, report=report)
+            manifest = yield from skeleton_day_in_steps(
+                context, store, self.fingerprint, report=report, open_session=shared.open_session
+            )
         return Done(seconds=time.perf_counter() - started, manifest=manifest, measures=profile.measures())
 
     def finished(self, shared: SharedWork) -> Done | None:
