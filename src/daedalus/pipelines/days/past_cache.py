@@ -31,7 +31,6 @@ from daedalus.pipelines.days.history_cache import (
 )
 from daedalus.pipelines.days.history_files import files_sql, flushed, is_whole
 from daedalus.pipelines.days.relations import DayRelations
-from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import ROW, TICK, Scan, TimeRange
 from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.pipelines.scratch import scratch_folder, sweep
@@ -41,6 +40,8 @@ from daedalus.storage.sources.base import Counted, TickRange
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    import duckdb
 
     from daedalus.pipelines.days.context import DayContext
 
@@ -120,8 +121,12 @@ class PastCache:
         self._paths: dict[Span, Path] = {}
         self._tables: dict[Span, str] = {}
 
-    def files(self, day: dt.date) -> list[Path]:
+    def files(self, day: dt.date, connection: duckdb.DuckDBPyConnection) -> list[Path]:
         """The files of a target day, in time order; the missing ones are made first.
+
+        Args:
+            day: the target day.
+            connection: its own; what is made here leaves no tables.
 
         Raises:
             NotExactError: a column's type does not survive the files.
@@ -132,7 +137,7 @@ class PastCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Days side by side need the same ones: one makes them, the others wait.
             with FileLock(self._folder / _LOCK):
-                self._make([span for span in spans if not self._has(span)])
+                self._make([span for span in spans if not self._has(span)], connection)
         return [self.path(span) for span in spans]
 
     def path(self, span: Span) -> Path:
@@ -182,13 +187,10 @@ class PastCache:
             os.utime(self.path(span))
         return True
 
-    def _make(self, spans: Sequence[Span]) -> None:
+    def _make(self, spans: Sequence[Span], connection: duckdb.DuckDBPyConnection) -> None:
+        relations = DayRelations(self._context, connection)
         try:
-            with (
-                scratch_folder(self._folder, PAST_PARTS) as parts,
-                duckdb_session(self._context.config.duckdb_settings()) as connection,
-            ):
-                relations = DayRelations(self._context, connection)
+            with scratch_folder(self._folder, PAST_PARTS) as parts:
                 self._read(relations, [one for span in spans for one in self._pieces(span)])
                 for span in spans:
                     self._write(span, relations, parts)
@@ -200,6 +202,10 @@ class PastCache:
                 where=str(self._folder),
                 hint="Free space or fix the permissions; the folder is a cache and may be removed",
             ) from error
+        finally:
+            for name in set(self._tables.values()):
+                relations.graph.drop(name)
+            self._tables.clear()
 
     def _read(self, relations: DayRelations, pieces: Iterable[Span]) -> None:
         """Keep what no file has as tables: spans that follow one another in one read."""
@@ -254,13 +260,18 @@ def _table(span: Span) -> str:
     return f"__past_{span.first}"
 
 
-def past_files(context: DayContext) -> dict[Scan, list[Path]]:
-    """The scans of all the past whose rows files can hold, and these files, in time order."""
+def past_files(context: DayContext, connection: duckdb.DuckDBPyConnection) -> dict[Scan, list[Path]]:
+    """The scans of all the past whose rows files can hold, and these files, in time order.
+
+    Args:
+        context: the day.
+        connection: its own.
+    """
     found: dict[Scan, list[Path]] = {}
     for operator in context.pipeline:
         if isinstance(operator, Scan) and reads_all_past(context, operator):
             with contextlib.suppress(NotExactError):
-                found[operator] = PastCache(context, operator).files(context.day)
+                found[operator] = PastCache(context, operator).files(context.day, connection)
     return {scan: files for scan, files in found.items() if files}
 
 

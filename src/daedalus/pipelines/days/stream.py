@@ -165,7 +165,7 @@ class DayStream:
 
     def _kept_past(self) -> set[str]:
         """Define scans of all the past over the files that hold their rows; returns these relations."""
-        found = past_files(self._context)
+        found = past_files(self._context, self._graph.connection)
         for scan, files in found.items():
             columns = ", ".join(quote_ident(name) for name in (*scan.columns, TICK, ROW))
             self._graph.define(scan.output, f"SELECT {columns} FROM {files_sql(files)}", ())
