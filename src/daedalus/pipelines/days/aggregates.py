@@ -336,7 +336,6 @@ class DayAggregate:
                     writer.close()
                     finished.append(writer.path)
             del tables, whole
-            give_back_memory()  # the next bucket's arrays are of other sizes
         return JoinedBuckets(finished, schema, ends_of_another(keyed.specs))
 
 
