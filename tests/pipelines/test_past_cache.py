@@ -10,11 +10,13 @@ import pyarrow as pa
 import pytest
 
 from daedalus.pipelines.days import past_cache
-from daedalus.pipelines.days.past_cache import Span, spans_until
+from daedalus.pipelines.days.past_cache import PastCache, Span, spans_until
 from pipelines.tiny import SERVICE, tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import duckdb
 
     from support.project import Project, Run
 
@@ -126,6 +128,22 @@ def test_a_span_that_is_missing_is_put_together_from_those_inside_it(
         run = project.run("s", [day], output_root=str(project.root / "kept"))
         assert run.hashes[day] == plain.hashes[day]
     assert [sum(span.length for span in spans) for spans in read[1:]] == [1, 1]
+
+
+def test_what_is_made_leaves_no_tables_in_the_days_duckdb(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[list[str]] = []
+    make = PastCache._make
+
+    def noted(self: PastCache, spans: Any, connection: duckdb.DuckDBPyConnection) -> None:
+        make(self, spans, connection)
+        found = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        left.append([name for (name,) in found if name.startswith("__past")])
+
+    monkeypatch.setattr(PastCache, "_make", noted)
+    project.run("s", DAYS, output_root=str(project.root / "kept"))
+    assert left == [[]] * len(DAYS)
 
 
 def test_spans_cover_each_day_once() -> None:

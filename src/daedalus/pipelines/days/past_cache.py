@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import xxhash
 from filelock import FileLock
 
-from daedalus.errors import ExecutionError
+from daedalus.errors import DaedalusError, ExecutionError
 from daedalus.pipelines.days.context import day_start_us
 from daedalus.pipelines.days.history_cache import (
     CACHE_FOLDER,
@@ -203,8 +203,9 @@ class PastCache:
                 hint="Free space or fix the permissions; the folder is a cache and may be removed",
             ) from error
         finally:
-            for name in set(self._tables.values()):
-                relations.graph.drop(name)
+            with contextlib.suppress(DaedalusError):  # what went wrong before says more
+                for name in set(self._tables.values()):
+                    relations.graph.drop(name)
             self._tables.clear()
 
     def _read(self, relations: DayRelations, pieces: Iterable[Span]) -> None:
