@@ -80,8 +80,9 @@ def http_server(project, environment, *, token=""):
             yield f"http://127.0.0.1:{port}/mcp"
         finally:
             server.terminate()
-            out, _ = server.communicate(timeout=90)
+            out, said = server.communicate(timeout=90)
     assert out == b""
+    assert f"listening on http://127.0.0.1:{port}/mcp\n".encode() in said
     assert server.returncode == 0
 
 

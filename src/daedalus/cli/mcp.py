@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -37,4 +38,9 @@ def mcp(
 
     # Runs inherit the environment, and have no business with it.
     token = os.environ.pop(MCP_TOKEN, "")
-    serve(transport=transport.value, host=host, port=port, token=token)
+    serve(transport=transport.value, host=host, port=port, token=token, started=_started)
+
+
+def _started(url: str) -> None:
+    sys.stderr.write(f"listening on {url}\n")  # standard output is for protocol alone
+    sys.stderr.flush()

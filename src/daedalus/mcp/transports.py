@@ -17,6 +17,7 @@ from daedalus.platform.run_queue import close_queues, launcher_for, start_queue
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from pathlib import Path
     from types import FrameType
 
@@ -39,15 +40,17 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8001,
     token: str = "",
+    started: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a project until the client goes away (stdio), SIGTERM or SIGINT; then end the runs started here.
 
     Args:
         root: the project's folder.
-        transport: the other three are for `streamable-http`.
+        transport: the others are for `streamable-http`.
         host: where to listen.
         port: where to listen.
         token: what callers must show as a bearer token; empty asks for none.
+        started: told the address once it is bound.
 
     Raises:
         DefinitionError: no project, or an address that needs a token.
@@ -64,7 +67,9 @@ def serve(
     start_queue(project.current(), launcher_for(project.current()))
     try:
         if over_http is not None:
-            _serve_http(*over_http)
+            shown = f"[{host}]" if ":" in host else host
+            url = f"http://{shown}:{port}{PATH}"
+            _serve_http(*over_http, begin=lambda: started(url) if started is not None else None)
         else:
             for number in _END_CODES:
                 signal.signal(number, _end)
@@ -95,7 +100,7 @@ async def _serve_stdio(server: Server[Any]) -> None:
             await server.run(reading, writing, server.create_initialization_options())
 
 
-def _serve_http(app: ASGIApp, listening: socket.socket) -> None:
+def _serve_http(app: ASGIApp, listening: socket.socket, *, begin: Callable[[], None]) -> None:
     import uvicorn
 
     config = uvicorn.Config(
@@ -107,7 +112,7 @@ def _serve_http(app: ASGIApp, listening: socket.socket) -> None:
         ws="none",
     )
     with contextlib.redirect_stdout(sys.stderr):
-        run_until_told(config, listening)
+        run_until_told(config, listening, begin=begin)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
