@@ -164,8 +164,7 @@ def our_joins(job: Job) -> Callable[[], Any]:
 
     from daedalus.pipelines.days.lookups import prepared_stream
     from daedalus.pipelines.days.output_schema import without_positions
-    from daedalus.pipelines.days.resources import day_resources
-    from daedalus.pipelines.duckdb_session import duckdb_session
+    from daedalus.pipelines.days.resources import day_session
     from daedalus.pipelines.run_sources import RunSources
     from daedalus.pipelines.skeleton_run import day_context
 
@@ -177,11 +176,7 @@ def our_joins(job: Job) -> Callable[[], Any]:
         sources = RunSources(request.catalog, config)
         for day in request.target_dates:
             context = day_context(request.pipeline, request.catalog, config, sources, day)
-            settings = config.duckdb_settings()
-            with (
-                duckdb_session(settings) as connection,
-                day_resources(connection, settings) as resources,
-            ):
+            with day_session(context) as (connection, resources):
                 stream = prepared_stream(context, connection, resources)
                 tables += [without_positions(table) for table in stream.tables()]
         return pa.concat_tables(tables)

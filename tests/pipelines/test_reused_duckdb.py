@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from daedalus.errors import DefinitionError
-from daedalus.pipelines.days.resources import DUCKDB_SHARE, bytes_of, day_resources, day_settings
+from daedalus.pipelines.days.resources import DUCKDB_SHARE, bytes_of, day_session
 from daedalus.pipelines.days.workers import workers_for_day
 from daedalus.pipelines.duckdb_session import ReusedDuckDB, connection_beside, fewer_threads
 from daedalus.pipelines.run_sources import RunSources
@@ -24,6 +24,8 @@ from pipelines.tiny import DAYS, tiny
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from daedalus.pipelines.days.context import DayContext
 
 _THERE = (
     "SELECT (SELECT count(*) FROM duckdb_tables()), (SELECT count(*) FROM duckdb_views() WHERE NOT internal), "
@@ -187,32 +189,32 @@ def test_a_run_opens_one_duckdb_for_its_days(tmp_path: Path, opened: list[dict[s
     assert sum(limit.endswith("B") and limit[:-1].isdigit() for limit in limits) == 1
 
 
-def test_a_day_tells_duckdb_its_share_of_memory_and_threads() -> None:
-    settings = {"memory_limit": "1GiB", "threads": "6"}
-    own = day_settings(settings, lambda most: most - 2)
-    assert own["threads"] == "4"
-    with contextlib.closing(ReusedDuckDB()) as database, database.session(own) as connection:
-        assert bytes_of(connection, "memory_limit") == pytest.approx(DUCKDB_SHARE * 2**30, rel=0.01)
-        with day_resources(connection, settings) as resources:
-            assert resources.memory == pytest.approx(0.2 * 2**30, rel=0.01)
-            assert resources.duckdb_config == settings
-
-
-def test_without_a_limit_the_share_is_one_of_what_duckdb_would_take(database: ReusedDuckDB) -> None:
-    with database.session({}) as connection:
-        most, threads = bytes_of(connection, "memory_limit"), _threads(connection)
-    with database.session(day_settings({}, lambda most: most)) as connection:
-        assert bytes_of(connection, "memory_limit") == pytest.approx(DUCKDB_SHARE * most, rel=0.02)
-        assert _threads(connection) == threads
-
-
-def test_few_rows_whose_lookups_are_set_beside_them_need_one_thread(tmp_path: Path) -> None:
-    project = tiny(tmp_path)
-    config = project.config()
+@contextlib.contextmanager
+def _day(folder: Path, **duckdb_config: str) -> Iterator[DayContext]:
+    project = tiny(folder)
+    config = project.config(compute={"duckdb_config": duckdb_config})
     pipeline, catalog = project.pipeline("s"), project.catalog(config)
     with contextlib.closing(RunSources(catalog, config)) as sources:
-        context = day_context(pipeline, catalog, config, sources, dt.date.fromisoformat(DAYS[0]))
+        yield day_context(pipeline, catalog, config, sources, dt.date.fromisoformat(DAYS[0]))
+
+
+def test_a_day_opens_duckdb_with_its_share_of_memory_and_the_threads_it_needs(tmp_path: Path) -> None:
+    settings = {"memory_limit": "1GiB", "threads": "6"}
+    with _day(tmp_path, **settings) as context, day_session(context) as (connection, resources):
+        assert bytes_of(connection, "memory_limit") == pytest.approx(DUCKDB_SHARE * 2**30, rel=0.01)
+        assert _threads(connection) == 1  # few rows, whose lookups are set beside them
         assert workers_for_day(context, 8) == 1
+        assert resources.memory == pytest.approx(0.2 * 2**30, rel=0.01)
+        assert dict(resources.duckdb_config) == context.config.duckdb_settings()
+
+
+def test_without_a_limit_the_share_is_one_of_what_duckdb_would_take(
+    database: ReusedDuckDB, tmp_path: Path
+) -> None:
+    with database.session({}) as connection:
+        most = bytes_of(connection, "memory_limit")
+    with _day(tmp_path, threads="2") as context, day_session(context, database.session) as (connection, _):
+        assert bytes_of(connection, "memory_limit") == pytest.approx(DUCKDB_SHARE * most, rel=0.02)
 
 
 # ---------------------------------------------------------------------- memory

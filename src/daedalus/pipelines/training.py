@@ -20,9 +20,8 @@ from daedalus.pipelines.days.lookups import prepared_stream
 from daedalus.pipelines.days.output_schema import output_schema, without_positions
 from daedalus.pipelines.days.qid import DenseNumbers
 from daedalus.pipelines.days.relation_graph import as_execution_error
-from daedalus.pipelines.days.resources import day_resources, day_settings
+from daedalus.pipelines.days.resources import day_session
 from daedalus.pipelines.days.stepwise import Stepwise
-from daedalus.pipelines.days.workers import workers_for_day
 from daedalus.pipelines.duckdb_session import duckdb_session
 from daedalus.pipelines.operators import TICK, QidKind, Sink
 from daedalus.pipelines.run_sources import views_behind
@@ -131,12 +130,7 @@ def _day_in_steps(
     folder = store.begin(context.day)
     rows: _Rows | None = None
     try:
-        settings = context.config.duckdb_settings()
-        of_day = day_settings(settings, lambda most: workers_for_day(context, most))
-        with (
-            open_session(of_day) as connection,
-            day_resources(connection, settings) as resources,
-        ):
+        with day_session(context, open_session) as (connection, resources):
             tell("reading and joining")
             stream = prepared_stream(context, connection, resources)
             yield

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from daedalus.pipelines.days import stream as day_stream
-from daedalus.pipelines.days.context import scan_range
 from daedalus.pipelines.days.lookup_found import FoundVersions
 from daedalus.pipelines.days.lookup_held import MemoryShare, TooManyVersionsError
 from daedalus.pipelines.days.lookup_keys import KeyedRows, nulls_of
@@ -31,10 +30,10 @@ from daedalus.pipelines.days.resources import less_for_duckdb
 from daedalus.pipelines.days.rolling_tiers import spine_columns
 from daedalus.pipelines.days.shape import main_chain
 from daedalus.pipelines.days.stream import DROPPED, DayStream
-from daedalus.pipelines.days.workers import workers_for
+from daedalus.pipelines.days.workers import rows_in_files, spine_of_day, workers_for
 from daedalus.pipelines.duckdb_session import connection_beside, fewer_threads
 from daedalus.pipelines.operator_sql import column_sql
-from daedalus.pipelines.operators import ROW, TICK, Filter, Project, Scan, TimeRange
+from daedalus.pipelines.operators import ROW, TICK, Filter, Project, Scan
 from daedalus.pipelines.run_sources import is_run_relation
 from daedalus.sql.identifiers import quote_ident
 
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from daedalus.pipelines.days.lookup_keys import Keys
     from daedalus.pipelines.days.lookup_plan import Lookup
     from daedalus.pipelines.operators import AnyOperator, PointInTimeJoin, RollingAggregate
-    from daedalus.storage.sources.parquet import ParquetSnapshot
 
 #: Of the memory that aggregation may use, what versions may take beside it, and as much again the rows.
 _SHARE = 0.5
@@ -214,15 +212,8 @@ class LookupStream(DayStream):
 
     def _may_fit(self, types: Mapping[str, str]) -> bool:
         """Whether so many rows as the day's files hold may take no more memory than they may; others are tried."""
-        spine, sources = main_chain(self._context.pipeline)[0], self._context.sources
-        if not isinstance(spine, Scan) or is_run_relation(spine.source_ref):
-            return True
-        if not sources.is_local(spine.source_ref):
-            return True
-        snapshot = cast("ParquetSnapshot", sources.source(spine.source_ref).snapshot())
-        day = scan_range(replace(spine, time_range=TimeRange.WINDOW, lookback_seconds=0.0), self._context.day)
-        rows = snapshot.rows(day)
-        return rows * _WIDTH * len(types) <= self._most
+        rows = rows_in_files(self._context, [spine_of_day(self._context)])
+        return rows is None or rows * _WIDTH * len(types) <= self._most
 
     def _give_what_is_read(self) -> None:
         """The rows that the other operators begin with: what they read of the lookups are further columns."""

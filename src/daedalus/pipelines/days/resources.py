@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 
 from daedalus.pipelines.days.aggregates import Resources
 from daedalus.pipelines.days.spilled_rows import SpillFolder
+from daedalus.pipelines.days.workers import workers_for_day
 from daedalus.pipelines.duckdb_session import duckdb_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
     import duckdb
+
+    from daedalus.pipelines.days.context import DayContext
+    from daedalus.pipelines.duckdb_session import OpenSession
 
 #: Of `memory_limit`. The rest is for lookups beside the rows, and for what allocators hold back.
 DUCKDB_SHARE, AGGREGATION_SHARE, STREAM_SHARE = 0.4, 0.2, 0.25
@@ -30,18 +34,42 @@ BUCKETS = 0
 _UNITS = {"B": 0, "bytes": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5}
 
 
-def day_settings(settings: Mapping[str, str], workers: Callable[[int], int]) -> dict[str, str]:
-    """What a day's DuckDB is opened with: its share of the memory, and as many threads as it needs.
+@contextlib.contextmanager
+def day_session(
+    context: DayContext, open_session: OpenSession = duckdb_session
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Resources]]:
+    """The day's DuckDB, and what aggregation may use beside it; spilled rows are removed at the end.
 
-    Told later, it would give back all memory that is free, which the next day then takes anew.
+    DuckDB is opened with its share of the memory and as many threads as the day needs. Told later, it would give
+    back all memory that is free, which the next day then takes anew.
 
     Args:
-        settings: `compute.duckdb_config`.
-        workers: says how many of so many threads are needed.
+        context: the day.
+        open_session: opens a DuckDB.
     """
+    settings = context.config.duckdb_settings()
     limit, threads = _limits_of(tuple(settings.items()))
-    share = {"memory_limit": f"{int(limit * DUCKDB_SHARE)}B"} if limit else {}
-    return {**settings, **share, "threads": str(workers(threads))}
+    own = {**settings, "threads": str(workers_for_day(context, threads))}
+    if limit:
+        own["memory_limit"] = f"{int(limit * DUCKDB_SHARE)}B"
+    with open_session(own) as connection:
+        folder = Path(
+            tempfile.mkdtemp(prefix="daedalus-rows-", dir=_text(connection, "temp_directory") or None)
+        )
+        name = "max_temp_directory_size"
+        try:
+            yield (
+                connection,
+                Resources(
+                    memory=max(1, int(limit * AGGREGATION_SHARE)),
+                    streaming=int(limit * STREAM_SHARE),
+                    spill=SpillFolder(folder, bytes_of(connection, name) if name in settings else 0),
+                    duckdb_config=settings,
+                    buckets=BUCKETS,
+                ),
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.lru_cache(4)
@@ -49,30 +77,6 @@ def _limits_of(settings: tuple[tuple[str, str], ...]) -> tuple[int, int]:
     """The bytes and threads of a DuckDB that is opened with these settings."""
     with duckdb_session(dict(settings)) as connection:
         return bytes_of(connection, "memory_limit"), int(_text(connection, "threads"))
-
-
-@contextlib.contextmanager
-def day_resources(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> Iterator[Resources]:
-    """Say what is left to aggregation beside DuckDB's share; spilled rows are removed at the end.
-
-    Args:
-        connection: the day's own.
-        settings: `compute.duckdb_config`.
-    """
-    limit, _ = _limits_of(tuple(settings.items()))
-    own = _text(connection, "temp_directory")
-    folder = Path(tempfile.mkdtemp(prefix="daedalus-rows-", dir=own or None))
-    most = bytes_of(connection, "max_temp_directory_size") if "max_temp_directory_size" in settings else 0
-    try:
-        yield Resources(
-            memory=max(1, int(limit * AGGREGATION_SHARE)),
-            streaming=int(limit * STREAM_SHARE),
-            spill=SpillFolder(folder, most),
-            duckdb_config=settings,
-            buckets=BUCKETS,
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

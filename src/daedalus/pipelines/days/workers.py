@@ -22,20 +22,29 @@ _ROWS_PER_WORKER = 2_000_000
 
 def workers_for(context: DayContext, scans: Iterable[Scan], most: int) -> int:
     """How many of `most` a statement over one of these scans, or over all of them, can keep busy."""
-    rows = 0
-    for scan in scans:
-        if is_run_relation(scan.source_ref) or not context.sources.is_local(scan.source_ref):
-            return most
-        snapshot = cast("ParquetSnapshot", context.sources.source(scan.source_ref).snapshot())
-        rows += snapshot.rows(context.time_range(scan))
-    return min(most, 1 + rows // _ROWS_PER_WORKER)
+    rows = rows_in_files(context, scans)
+    return most if rows is None else min(most, 1 + rows // _ROWS_PER_WORKER)
 
 
 def workers_for_day(context: DayContext, most: int) -> int:
     """How many a day needs: all of them where DuckDB itself does the lookups."""
     if LookupPlan.of(context.pipeline, context.catalog) is None:
         return most
-    spine = main_chain(context.pipeline)[0]
-    if not isinstance(spine, Scan):
-        return most
-    return workers_for(context, [replace(spine, time_range=TimeRange.WINDOW, lookback_seconds=0.0)], most)
+    return workers_for(context, [spine_of_day(context)], most)
+
+
+def spine_of_day(context: DayContext) -> Scan:
+    """The scan of the rows of the day alone, without the window before it."""
+    spine = cast("Scan", main_chain(context.pipeline)[0])
+    return replace(spine, time_range=TimeRange.WINDOW, lookback_seconds=0.0)
+
+
+def rows_in_files(context: DayContext, scans: Iterable[Scan]) -> int | None:
+    """At most so many rows the scans read; None where they are not all of local files."""
+    rows = 0
+    for scan in scans:
+        if is_run_relation(scan.source_ref) or not context.sources.is_local(scan.source_ref):
+            return None
+        snapshot = cast("ParquetSnapshot", context.sources.source(scan.source_ref).snapshot())
+        rows += snapshot.rows(context.time_range(scan))
+    return rows
